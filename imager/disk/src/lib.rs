@@ -1,0 +1,24 @@
+//! Disks: block I/O, what a disk is, and how it is divided.
+//!
+//! [`ReadAt`] and [`WriteAt`] are the seam: a device, a file, memory, one that fails, or a [`Window`] of pieces of
+//! others. [`table`] reads partition tables; [`identity`], [`usage`] and [`counters`] say which disk it is, who uses
+//! it, and what was written to it. All `unsafe` of the crate is in `sys`.
+
+mod aligned;
+pub mod counters;
+mod device;
+mod faulty;
+pub mod identity;
+mod io;
+mod memory;
+mod sys;
+pub mod table;
+pub mod usage;
+mod window;
+
+pub use aligned::AlignedBuf;
+pub use device::{Access, Device};
+pub use faulty::{Fault, FaultyDisk};
+pub use io::{Geometry, ReadAt, WriteAt};
+pub use memory::MemoryDisk;
+pub use window::{Segment, Window};

@@ -1,0 +1,23 @@
+//! Volumes: which filesystem is on one, and which of its bytes count.
+//!
+//! One module a filesystem behind the [`UsedBlocks`] seam. Everything read is hostile: no panic, no unchecked
+//! arithmetic, no allocation sized by the volume before it was checked against it.
+//!
+//! The one rule: a used map may be too large, never too small. What an allocator does not govern (boot blocks,
+//! reserved sectors, every superblock copy, the tail behind the filesystem) is always in. Whatever is not understood
+//! (an unknown incompatible feature, a dirty log, an inconsistent bitmap) makes the map the whole volume, with the
+//! reason.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing)]
+
+mod detect;
+pub mod ext;
+pub mod fat;
+mod bytes;
+mod other;
+mod seam;
+pub mod swap;
+
+pub use detect::{probe, used};
+pub use seam::{Certainty, Filesystem, State, UsedBlocks, UsedMap};
