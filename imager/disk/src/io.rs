@@ -24,10 +24,15 @@ impl Geometry {
     /// # Errors
     /// `Invalid` when it does not.
     pub fn check(&self, offset: ByteOffset, len: ByteLen) -> Result<Extent> {
-        Extent::new(offset, len).filter(|asked| self.extent().contains(*asked)).ok_or_else(|| {
-            let what = format!("{len} at {offset} lie outside a disk of {} bytes", self.size.get());
-            Error::new(ErrorKind::Invalid, what)
-        })
+        Extent::new(offset, len)
+            .filter(|asked| self.extent().contains(*asked))
+            .ok_or_else(|| {
+                let what = format!(
+                    "{len} at {offset} lie outside a disk of {} bytes",
+                    self.size.get()
+                );
+                Error::new(ErrorKind::Invalid, what)
+            })
     }
 }
 
@@ -72,3 +77,38 @@ pub trait WriteAt: ReadAt {
     /// `Io` when the device fails: then nothing since the last flush may be relied on.
     fn flush(&self) -> Result<()>;
 }
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<T: ReadAt + ?Sized> ReadAt for $pointer {
+            fn geometry(&self) -> Geometry {
+                (**self).geometry()
+            }
+
+            fn read_exact_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+                (**self).read_exact_at(offset, buf)
+            }
+
+            fn data(&self, within: Extent) -> Result<ExtentSet> {
+                (**self).data(within)
+            }
+        }
+
+        impl<T: WriteAt + ?Sized> WriteAt for $pointer {
+            fn write_all_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<()> {
+                (**self).write_all_at(offset, bytes)
+            }
+
+            fn zero(&self, extent: Extent) -> Result<()> {
+                (**self).zero(extent)
+            }
+
+            fn flush(&self) -> Result<()> {
+                (**self).flush()
+            }
+        }
+    )*};
+}
+
+// A borrowed, shared or boxed disk is a disk.
+forward!(&T, std::sync::Arc<T>, Box<T>);

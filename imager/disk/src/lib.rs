@@ -18,7 +18,7 @@ mod window;
 
 pub use aligned::AlignedBuf;
 pub use device::{Access, Device};
-pub use faulty::{Fault, FaultyDisk};
+pub use faulty::{Fault, FaultyDisk, Unflushed};
 pub use io::{Geometry, ReadAt, WriteAt};
 pub use memory::MemoryDisk;
 pub use window::{Segment, Window};

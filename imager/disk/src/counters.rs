@@ -1,0 +1,1 @@
+//! What was written to a disk, by the kernel's own count.

@@ -1,0 +1,1 @@
+//! Which disk it is.

@@ -1,0 +1,1 @@
+//! The kernel calls that are not safe Rust.
