@@ -1,0 +1,115 @@
+//! The names of objects in a repository, and what may be read from one.
+
+use crate::id::{CaptureId, PackId, SlotId};
+use imager_units::{Error, ErrorKind, Result};
+
+/// The repository's own description.
+pub const DESCRIPTION: &str = "halfhour.json";
+/// The folder of key slots.
+pub const KEYS: &str = "keys";
+/// The folder of manifests, a folder a machine.
+pub const CAPTURES: &str = "captures";
+/// The folder of packs.
+pub const PACKS: &str = "packs";
+/// The folder of sparse indexes.
+pub const INDEX: &str = "index";
+/// The folder of leases: captures under way.
+pub const LEASES: &str = "leases";
+/// The folder of tombstones: packs on their way out.
+pub const TRASH: &str = "trash";
+/// The folder that says where the blocks of a repacked pack went.
+pub const MOVED: &str = "moved";
+/// The folder of marks on packs found damaged.
+pub const DAMAGED: &str = "damaged";
+/// How to read the repository without us.
+pub const INSTRUCTIONS: &str = "RESTORE.txt";
+/// The stand-alone reader.
+pub const READER: &str = "restore.py";
+
+/// A machine's name: 1 to 63 of `a-z 0-9 -`, not starting with `-`.
+///
+/// # Errors
+/// `Invalid` when `name` is none.
+pub fn check_machine(name: &str) -> Result<()> {
+    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=63).contains(&name.len()) && name.bytes().all(sound) && !name.starts_with('-') {
+        return Ok(());
+    }
+    let what = format!("{name:?} is no machine name: 1 to 63 of a-z, 0-9 and '-', not starting with '-'");
+    Err(Error::new(ErrorKind::Invalid, what))
+}
+
+/// Where a pack lies.
+pub fn pack(id: PackId) -> String {
+    let hex = id.to_string();
+    format!("{PACKS}/{}/{hex}", hex.get(..2).unwrap_or_default())
+}
+
+/// The pack a name in `packs/`, `trash/`, `moved/` or `damaged/` speaks of.
+pub fn pack_of(name: &str) -> Option<PackId> {
+    name.rsplit('/').next()?.parse().ok()
+}
+
+/// Where a manifest lies; `time` is compact (`20261121T031500Z`).
+pub fn manifest(machine: &str, time: &str, id: CaptureId) -> String {
+    format!("{CAPTURES}/{machine}/{time}-{id}")
+}
+
+/// Machine, time and id of a manifest's name; `None` when it is none.
+pub fn manifest_parts(name: &str) -> Option<(&str, &str, CaptureId)> {
+    let (machine, file) = name.strip_prefix(CAPTURES)?.strip_prefix('/')?.split_once('/')?;
+    let (time, id) = file.split_once('-')?;
+    let digits = |part: Option<&str>| part.is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
+    let sound = time.len() == 16
+        && digits(time.get(..8))
+        && time.get(8..9) == Some("T")
+        && digits(time.get(9..15))
+        && time.ends_with('Z');
+    check_machine(machine).ok()?;
+    sound.then_some((machine, time, id.parse().ok()?))
+}
+
+/// Where a capture's lease lies.
+pub fn lease(id: CaptureId) -> String {
+    format!("{LEASES}/{id}")
+}
+
+/// Where a capture's sparse index lies.
+pub fn index(id: CaptureId) -> String {
+    format!("{INDEX}/{id}")
+}
+
+/// Where a key slot lies.
+pub fn slot(id: SlotId) -> String {
+    format!("{KEYS}/{id}")
+}
+
+/// A pack's marker in `folder`.
+pub fn marker(folder: &str, id: PackId) -> String {
+    format!("{folder}/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_machine, manifest, manifest_parts, pack, pack_of};
+    use crate::id::{CaptureId, PackId};
+
+    #[test]
+    fn names_are_read_back_and_others_are_not() {
+        let id = CaptureId([0xab; 16]);
+        let name = manifest("web-1", "20261121T031500Z", id);
+        assert_eq!(manifest_parts(&name), Some(("web-1", "20261121T031500Z", id)));
+        for other in [
+            "captures/Web/20261121T031500Z-ab",
+            "captures/web/x-ab",
+            "captures/web",
+            "packs/aa/bb",
+        ] {
+            assert_eq!(manifest_parts(other), None);
+        }
+        let packed = PackId([0xcd; 32]);
+        assert_eq!(pack_of(&pack(packed)), Some(packed));
+        assert!(pack(packed).starts_with("packs/cd/cdcd"));
+        assert!(check_machine("").is_err() && check_machine("-a").is_err() && check_machine("a_b").is_err());
+    }
+}
