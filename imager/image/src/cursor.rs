@@ -26,9 +26,7 @@ impl<'a> Cursor<'a> {
 
     /// The next `N` bytes.
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        self.take(N)?
-            .try_into()
-            .map_err(|_| Error::corrupt(format!("{} ends too early", self.what)))
+        self.take(N)?.try_into().map_err(|_| Error::corrupt(format!("{} ends too early", self.what)))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8> {
@@ -59,11 +57,7 @@ impl<'a> Cursor<'a> {
 
     /// Checks that nothing is left over.
     pub(crate) fn finish(self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            self.corrupt("has bytes behind its end")
-        }
+        if self.rest.is_empty() { Ok(()) } else { self.corrupt("has bytes behind its end") }
     }
 }
 
@@ -73,9 +67,6 @@ impl<'a> Cursor<'a> {
 /// `Invalid` when it does not fit, which the format's limits exclude for everything we write.
 pub(crate) fn narrow<T: TryFrom<usize>>(count: usize, what: &str) -> Result<T> {
     T::try_from(count).map_err(|_| {
-        Error::new(
-            imager_units::ErrorKind::Invalid,
-            format!("{what}: {count} does not fit its field"),
-        )
+        Error::new(imager_units::ErrorKind::Invalid, format!("{what}: {count} does not fit its field"))
     })
 }

@@ -133,19 +133,13 @@ impl<'k> Codec<'k> {
                 format!("{} bytes are too many for a frame", raw.len()),
             ));
         }
-        let bound = raw
-            .len()
-            .saturating_add(FRAME_HEADER_BYTES)
-            .saturating_add(TAG_BYTES);
+        let bound = raw.len().saturating_add(FRAME_HEADER_BYTES).saturating_add(TAG_BYTES);
         let mut frame = Vec::with_capacity(bound);
         frame.resize(FRAME_HEADER_BYTES, 0);
         let codec = self.compress(raw, &mut frame);
         let mut nonce = [0; 24];
         let cipher = self.encrypt(kind, &mut nonce, &mut frame)?;
-        let stored: u32 = narrow(
-            frame.len().saturating_sub(FRAME_HEADER_BYTES),
-            "a frame's payload",
-        )?;
+        let stored: u32 = narrow(frame.len().saturating_sub(FRAME_HEADER_BYTES), "a frame's payload")?;
         let raw_len: u32 = narrow(raw.len(), "a frame's content")?;
         let fields = FRAME_MAGIC
             .into_iter()
@@ -169,11 +163,7 @@ impl<'k> Codec<'k> {
         packed.resize(FRAME_HEADER_BYTES.saturating_add(worth), 0);
         let room = packed.get_mut(FRAME_HEADER_BYTES..).unwrap_or_default();
         // A buffer that is too small is an error of zstd's: exactly the case in which the bytes are kept as they are.
-        let done = if worth == 0 {
-            None
-        } else {
-            self.compressor.compress_to_buffer(raw, room).ok()
-        };
+        let done = if worth == 0 { None } else { self.compressor.compress_to_buffer(raw, room).ok() };
         packed.truncate(FRAME_HEADER_BYTES.saturating_add(done.unwrap_or(0)));
         if done.is_none() {
             packed.extend_from_slice(raw);
@@ -187,11 +177,7 @@ impl<'k> Codec<'k> {
             return Ok(PLAIN);
         };
         fill_random(nonce)?;
-        let cipher = if kind == FrameKind::Manifest {
-            &sealing.manifests
-        } else {
-            &sealing.frames
-        };
+        let cipher = if kind == FrameKind::Manifest { &sealing.manifests } else { &sealing.frames };
         let payload = frame.get_mut(FRAME_HEADER_BYTES..).unwrap_or_default();
         let data = self.keys.associated_data(kind.code());
         let tag = cipher
@@ -215,9 +201,7 @@ impl<'k> Codec<'k> {
                 decrypted.as_slice()
             }
             _ => {
-                return Err(Error::corrupt(
-                    "a frame that is sealed in another way than its repository",
-                ));
+                return Err(Error::corrupt("a frame that is sealed in another way than its repository"));
             }
         };
         let raw = match header.codec {
@@ -233,33 +217,20 @@ impl<'k> Codec<'k> {
                 .decompress(payload, header.raw_len)
                 .map_err(|e| Error::with_source(ErrorKind::Corrupt, "decompressing a frame", e))?,
         };
-        if raw.len() == header.raw_len {
-            Ok(raw)
-        } else {
-            Err(Error::corrupt("a frame of the wrong length"))
-        }
+        if raw.len() == header.raw_len { Ok(raw) } else { Err(Error::corrupt("a frame of the wrong length")) }
     }
 
     fn decrypt(&self, kind: FrameKind, header: &Header, payload: &[u8]) -> Result<Vec<u8>> {
         let forged = || Error::corrupt("a frame that does not belong to its repository or was altered");
         let sealing = self.keys.sealing().ok_or_else(forged)?;
-        let cipher = if kind == FrameKind::Manifest {
-            &sealing.manifests
-        } else {
-            &sealing.frames
-        };
+        let cipher = if kind == FrameKind::Manifest { &sealing.manifests } else { &sealing.frames };
         let split = payload.len().checked_sub(TAG_BYTES).ok_or_else(forged)?;
         let (sealed, tag) = payload.split_at_checked(split).ok_or_else(forged)?;
         let tag = Tag::try_from(tag).map_err(|_| forged())?;
         let mut bytes = sealed.to_vec();
         let data = self.keys.associated_data(kind.code());
         cipher
-            .decrypt_inout_detached(
-                &XNonce::from(header.nonce),
-                &data,
-                bytes.as_mut_slice().into(),
-                &tag,
-            )
+            .decrypt_inout_detached(&XNonce::from(header.nonce), &data, bytes.as_mut_slice().into(), &tag)
             .map_err(|_| forged())?;
         Ok(bytes)
     }
@@ -308,23 +279,13 @@ fn parse(kind: FrameKind, frame: &[u8]) -> Result<(Header, &[u8])> {
         return cursor.corrupt("of another kind than expected");
     }
     if flags != 0 || codec > ZSTD || cipher > XCHACHA20_POLY1305 {
-        return Err(Error::unsupported(
-            "a frame sealed or compressed in a way this version does not know",
-        ));
+        return Err(Error::unsupported("a frame sealed or compressed in a way this version does not know"));
     }
     if raw_len > kind.most_raw_bytes() {
         return cursor.corrupt("claims to hold more than a frame may");
     }
     let payload = cursor.take(cursor.left())?;
-    Ok((
-        Header {
-            codec,
-            cipher,
-            raw_len,
-            nonce,
-        },
-        payload,
-    ))
+    Ok((Header { codec, cipher, raw_len, nonce }, payload))
 }
 
 /// BLAKE3 over everything but the digest's own field.
@@ -349,10 +310,7 @@ mod tests {
 
     #[test]
     fn the_magic_is_the_digest_of_its_sentence() {
-        assert_eq!(
-            FRAME_MAGIC,
-            blake3::hash(b"halfhour frame, format 1").as_bytes()[..8]
-        );
+        assert_eq!(FRAME_MAGIC, blake3::hash(b"halfhour frame, format 1").as_bytes()[..8]);
     }
 
     proptest! {

@@ -32,9 +32,7 @@ pub fn encode(hooks: &[Hook], codec: &mut Codec<'_>) -> Result<Vec<u8>> {
         body.extend(id.0);
         body.extend(narrow::<u32>(packs.len().saturating_sub(1), "packs of an index")?.to_le_bytes());
     }
-    let mut raw = narrow::<u32>(packs.len(), "packs of an index")?
-        .to_le_bytes()
-        .to_vec();
+    let mut raw = narrow::<u32>(packs.len(), "packs of an index")?.to_le_bytes().to_vec();
     for pack in &packs {
         raw.extend(pack.id.0);
         raw.extend(pack.len.to_le_bytes());
@@ -51,12 +49,7 @@ pub fn decode(bytes: &[u8], codec: &mut Codec<'_>) -> Result<Vec<Hook>> {
     let raw = codec.open(FrameKind::Index, bytes)?;
     let mut cursor = Cursor::new(&raw, "an index");
     let packs = (0..cursor.u32()?)
-        .map(|_| {
-            Ok(PackRef {
-                id: PackId(cursor.array()?),
-                len: cursor.u32()?,
-            })
-        })
+        .map(|_| Ok(PackRef { id: PackId(cursor.array()?), len: cursor.u32()? }))
         .collect::<Result<Vec<_>>>()?;
     let mut hooks = Vec::new();
     while cursor.left() > 0 {
@@ -83,10 +76,7 @@ mod tests {
         let repository = RepositoryId([7; 16]);
         let keys = Keys::new(repository, &MasterKey::public(repository), Encryption::None);
         let mut codec = Codec::new(&keys, Compression::Small).unwrap();
-        let pack = |n| PackRef {
-            id: PackId([n; 32]),
-            len: u32::from(n),
-        };
+        let pack = |n| PackRef { id: PackId([n; 32]), len: u32::from(n) };
         let hooks: Vec<_> = (0..9_u8).map(|n| (BlockId([n; 32]), pack(n / 3))).collect();
         let bytes = encode(&hooks, &mut codec).unwrap();
         assert_eq!(decode(&bytes, &mut codec).unwrap(), hooks);

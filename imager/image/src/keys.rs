@@ -70,21 +70,15 @@ impl Keys {
         let sub = |purpose: &str| derive(purpose, master.0.as_slice());
         let cipher = |purpose: &str| XChaCha20Poly1305::new(&Key::from(*sub(purpose)));
         let mut key_id = KeyId([0; KeyId::LEN]);
-        key_id
-            .0
-            .iter_mut()
-            .zip(sub("key id").iter())
-            .for_each(|(to, from)| *to = *from);
+        key_id.0.iter_mut().zip(sub("key id").iter()).for_each(|(to, from)| *to = *from);
         Self {
             repository,
             key_id,
             blocks: sub("block ids"),
             nodes: sub("node ids"),
             check: sub("key check"),
-            sealing: (encryption == Encryption::XChaCha20Poly1305).then(|| Sealing {
-                frames: cipher("frames"),
-                manifests: cipher("manifests"),
-            }),
+            sealing: (encryption == Encryption::XChaCha20Poly1305)
+                .then(|| Sealing { frames: cipher("frames"), manifests: cipher("manifests") }),
         }
     }
 
@@ -105,11 +99,7 @@ impl Keys {
 
     /// Whether contents are sealed.
     pub fn encryption(&self) -> Encryption {
-        if self.sealing.is_some() {
-            Encryption::XChaCha20Poly1305
-        } else {
-            Encryption::None
-        }
+        if self.sealing.is_some() { Encryption::XChaCha20Poly1305 } else { Encryption::None }
     }
 
     pub(crate) fn sealing(&self) -> Option<&Sealing> {
@@ -178,30 +168,14 @@ impl Slot {
         fill_random(&mut salt)?;
         fill_random(&mut nonce)?;
         let name = "argon2id".to_owned();
-        let kdf = Kdf {
-            name,
-            m_kib: ARGON2_MOST_KIB,
-            passes: ARGON2_PASSES,
-            lanes: 1,
-            salt: hex::encode(salt),
-        };
-        let payload = Payload {
-            msg: master.0.as_slice(),
-            aad: &slot_data(repository),
-        };
+        let kdf =
+            Kdf { name, m_kib: ARGON2_MOST_KIB, passes: ARGON2_PASSES, lanes: 1, salt: hex::encode(salt) };
+        let payload = Payload { msg: master.0.as_slice(), aad: &slot_data(repository) };
         let wrapped = XChaCha20Poly1305::new(&Key::from(*kdf.stretch(secret)?))
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| Error::new(ErrorKind::Invalid, "wrapping the master key"))?;
         let (nonce, wrapped) = (hex::encode(nonce), hex::encode(wrapped));
-        Ok(Self {
-            id: SlotId::random()?,
-            kind,
-            label,
-            created,
-            kdf,
-            nonce,
-            wrapped,
-        })
+        Ok(Self { id: SlotId::random()?, kind, label, created, kdf, nonce, wrapped })
     }
 
     /// The master key, or `None` when `secret` does not open this slot.
@@ -211,18 +185,13 @@ impl Slot {
     pub fn unwrap(&self, repository: RepositoryId, secret: &[u8]) -> Result<Option<MasterKey>> {
         let nonce: [u8; 24] = unhex(&self.nonce)?;
         let wrapped: [u8; 48] = unhex(&self.wrapped)?;
-        let payload = Payload {
-            msg: &wrapped,
-            aad: &slot_data(repository),
-        };
+        let payload = Payload { msg: &wrapped, aad: &slot_data(repository) };
         let opened = XChaCha20Poly1305::new(&Key::from(*self.kdf.stretch(secret)?))
             .decrypt(&XNonce::from(nonce), payload)
             .map(Zeroizing::new);
         let Ok(opened) = opened else { return Ok(None) };
         let mut key = Zeroizing::new([0; 32]);
-        key.iter_mut()
-            .zip(opened.iter())
-            .for_each(|(to, from)| *to = *from);
+        key.iter_mut().zip(opened.iter()).for_each(|(to, from)| *to = *from);
         Ok(Some(MasterKey(key)))
     }
 }
@@ -234,9 +203,7 @@ impl Kdf {
             && (1..=ARGON2_MOST_PASSES).contains(&self.passes)
             && self.lanes == 1;
         if !sane {
-            return Err(Error::unsupported(
-                "a key slot with parameters outside what this version accepts",
-            ));
+            return Err(Error::unsupported("a key slot with parameters outside what this version accepts"));
         }
         let salt: [u8; 16] = unhex(&self.salt)?;
         let mut key = Zeroizing::new([0; 32]);
@@ -255,9 +222,7 @@ impl Kdf {
 
 fn slot_data(repository: RepositoryId) -> [u8; 24] {
     let mut data = [0; 24];
-    data.iter_mut()
-        .zip(repository.0.iter().chain(b"key slot"))
-        .for_each(|(to, from)| *to = *from);
+    data.iter_mut().zip(repository.0.iter().chain(b"key slot")).for_each(|(to, from)| *to = *from);
     data
 }
 
@@ -270,10 +235,7 @@ fn unhex<const N: usize>(text: &str) -> Result<[u8; N]> {
 
 fn derive(purpose: &str, material: &[u8]) -> Zeroizing<[u8; 32]> {
     // BLAKE3 asks for a context that is unique to the application and the purpose.
-    Zeroizing::new(blake3::derive_key(
-        &format!("halfhour 2026-11 {purpose}"),
-        material,
-    ))
+    Zeroizing::new(blake3::derive_key(&format!("halfhour 2026-11 {purpose}"), material))
 }
 
 #[cfg(test)]
@@ -285,15 +247,8 @@ mod tests {
     fn a_slot_opens_with_its_secret_only_and_in_its_repository_only() {
         let (here, there) = (RepositoryId([1; 16]), RepositoryId([2; 16]));
         let master = MasterKey::random().unwrap();
-        let slot = Slot::wrap(
-            here,
-            &master,
-            b"correct",
-            SlotKind::Passphrase,
-            String::new(),
-            String::new(),
-        )
-        .unwrap();
+        let slot = Slot::wrap(here, &master, b"correct", SlotKind::Passphrase, String::new(), String::new())
+            .unwrap();
         let opened = slot.unwrap(here, b"correct").unwrap().unwrap();
         let check = |key| Keys::new(here, key, Encryption::XChaCha20Poly1305).check();
         assert_eq!(check(&opened), check(&master));
@@ -305,15 +260,8 @@ mod tests {
     fn a_slot_that_asks_for_too_much_memory_is_refused() {
         let master = MasterKey::public(RepositoryId([1; 16]));
         let repository = RepositoryId([1; 16]);
-        let mut slot = Slot::wrap(
-            repository,
-            &master,
-            b"x",
-            SlotKind::Recovery,
-            String::new(),
-            String::new(),
-        )
-        .unwrap();
+        let mut slot =
+            Slot::wrap(repository, &master, b"x", SlotKind::Recovery, String::new(), String::new()).unwrap();
         slot.kdf.m_kib = u32::MAX;
         assert!(slot.unwrap(repository, b"x").is_err());
     }

@@ -353,21 +353,8 @@ impl Root {
         match *self {
             Self::Unused => Child::Unused,
             Self::Zero => Child::Zero,
-            Self::Node {
-                id,
-                pack,
-                pack_bytes,
-                offset,
-                len,
-                at,
-            } => {
-                let (pack, frame) = (
-                    PackRef {
-                        id: pack,
-                        len: pack_bytes,
-                    },
-                    FrameSpan { offset, len },
-                );
+            Self::Node { id, pack, pack_bytes, offset, len, at } => {
+                let (pack, frame) = (PackRef { id: pack, len: pack_bytes }, FrameSpan { offset, len });
                 Child::Node(id, Location { pack, frame, at })
             }
         }
@@ -381,14 +368,7 @@ impl From<Child> for Root {
             Child::Zero => Self::Zero,
             Child::Node(id, Location { pack, frame, at }) => {
                 let FrameSpan { offset, len } = frame;
-                Self::Node {
-                    id,
-                    pack: pack.id,
-                    pack_bytes: pack.len,
-                    offset,
-                    len,
-                    at,
-                }
+                Self::Node { id, pack: pack.id, pack_bytes: pack.len, offset, len, at }
             }
         }
     }
@@ -424,10 +404,7 @@ impl Manifest {
     pub fn decode(bytes: &[u8], codec: &mut Codec<'_>) -> Result<Self> {
         let (header, frame) = Header::split(bytes)?;
         if header.revoked {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("capture {} was revoked", header.id),
-            ));
+            return Err(Error::new(ErrorKind::NotFound, format!("capture {} was revoked", header.id)));
         }
         let body = codec.open(FrameKind::Manifest, frame)?;
         let manifest: Self = decode_json(&body, "a manifest's body")?;
@@ -484,10 +461,7 @@ impl Header {
             return Err(Error::unsupported("a manifest of a newer format"));
         }
         let len = cursor.u32()?.min(MOST_HEADER_BYTES);
-        let header = decode_json(
-            cursor.take(usize::try_from(len).unwrap_or(0))?,
-            "a manifest's header",
-        )?;
+        let header = decode_json(cursor.take(usize::try_from(len).unwrap_or(0))?, "a manifest's header")?;
         let frame = cursor.take(cursor.left().saturating_sub(DIGEST_BYTES))?;
         Ok((header, frame))
     }
@@ -528,10 +502,7 @@ mod tests {
 
     #[test]
     fn the_magic_is_the_digest_of_its_sentence() {
-        assert_eq!(
-            MANIFEST_MAGIC,
-            blake3::hash(b"halfhour manifest, format 1").as_bytes()[..8]
-        );
+        assert_eq!(MANIFEST_MAGIC, blake3::hash(b"halfhour manifest, format 1").as_bytes()[..8]);
     }
 
     #[test]
@@ -546,10 +517,7 @@ mod tests {
             for at in 0..bytes.len() {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 0x10;
-                assert_eq!(
-                    Manifest::decode(&damaged, &mut codec).unwrap_err().kind(),
-                    ErrorKind::Corrupt
-                );
+                assert_eq!(Manifest::decode(&damaged, &mut codec).unwrap_err().kind(), ErrorKind::Corrupt);
                 assert!(Manifest::decode(&bytes[..at], &mut codec).is_err());
             }
         }
@@ -562,9 +530,6 @@ mod tests {
         let mut codec = Codec::new(&keys, Compression::Small).unwrap();
         let bytes = manifest().header.revocation().unwrap();
         assert!(Header::decode(&bytes).unwrap().revoked);
-        assert_eq!(
-            Manifest::decode(&bytes, &mut codec).unwrap_err().kind(),
-            ErrorKind::NotFound
-        );
+        assert_eq!(Manifest::decode(&bytes, &mut codec).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

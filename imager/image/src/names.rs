@@ -99,12 +99,8 @@ mod tests {
         let id = CaptureId([0xab; 16]);
         let name = manifest("web-1", "20261121T031500Z", id);
         assert_eq!(manifest_parts(&name), Some(("web-1", "20261121T031500Z", id)));
-        for other in [
-            "captures/Web/20261121T031500Z-ab",
-            "captures/web/x-ab",
-            "captures/web",
-            "packs/aa/bb",
-        ] {
+        for other in ["captures/Web/20261121T031500Z-ab", "captures/web/x-ab", "captures/web", "packs/aa/bb"]
+        {
             assert_eq!(manifest_parts(other), None);
         }
         let packed = PackId([0xcd; 32]);

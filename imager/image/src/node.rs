@@ -69,19 +69,11 @@ pub enum Node {
 
 impl Entry {
     /// A block of which nothing counts.
-    pub const UNUSED: Self = Self {
-        content: Content::Unused,
-        mask: Mask::NONE,
-        unreadable: Mask::NONE,
-    };
+    pub const UNUSED: Self = Self { content: Content::Unused, mask: Mask::NONE, unreadable: Mask::NONE };
 
     /// A block whose bytes in `mask` are zero.
     pub const fn zero(mask: Mask) -> Self {
-        Self {
-            content: Content::Zero,
-            mask,
-            unreadable: Mask::NONE,
-        }
+        Self { content: Content::Zero, mask, unreadable: Mask::NONE }
     }
 }
 
@@ -115,10 +107,7 @@ impl Node {
             }
         };
         if count > NODE_FANOUT {
-            return Err(Error::new(
-                imager_units::ErrorKind::Invalid,
-                "a node with too many children",
-            ));
+            return Err(Error::new(imager_units::ErrorKind::Invalid, "a node with too many children"));
         }
         let mut out = vec![level, unit.log2()];
         out.extend(narrow::<u16>(count, "children")?.to_le_bytes());
@@ -156,9 +145,7 @@ impl Node {
         } else {
             Self::Inner(
                 level,
-                (0..count)
-                    .map(|_| Child::decode(&mut cursor, &places))
-                    .collect::<Result<_>>()?,
+                (0..count).map(|_| Child::decode(&mut cursor, &places)).collect::<Result<_>>()?,
             )
         };
         cursor.finish()?;
@@ -218,11 +205,7 @@ impl Entry {
         if !canonical || !mask.union(unreadable).is_within(full) || mask.0 & unreadable.0 != 0 {
             return cursor.corrupt("an entry whose masks make no sense");
         }
-        Ok(Self {
-            content,
-            mask,
-            unreadable,
-        })
+        Ok(Self { content, mask, unreadable })
     }
 }
 
@@ -282,29 +265,16 @@ impl Places {
     fn decode(cursor: &mut Cursor<'_>) -> Result<Self> {
         let (packs, frames) = (cursor.u16()?, cursor.u16()?);
         let packs: Vec<_> = (0..packs)
-            .map(|_| {
-                Ok(PackRef {
-                    id: PackId(cursor.array()?),
-                    len: cursor.u32()?,
-                })
-            })
+            .map(|_| Ok(PackRef { id: PackId(cursor.array()?), len: cursor.u32()? }))
             .collect::<Result<_>>()?;
         let frames: Vec<_> = (0..frames)
             .map(|_| {
                 let pack = usize::from(cursor.u16()?);
-                Ok((
-                    pack,
-                    FrameSpan {
-                        offset: cursor.u32()?,
-                        len: cursor.u32()?,
-                    },
-                ))
+                Ok((pack, FrameSpan { offset: cursor.u32()?, len: cursor.u32()? }))
             })
             .collect::<Result<_>>()?;
         let inside = |&(pack, span): &(usize, FrameSpan)| {
-            packs
-                .get(pack)
-                .is_some_and(|p| span.offset.checked_add(span.len).is_some_and(|end| end <= p.len))
+            packs.get(pack).is_some_and(|p| span.offset.checked_add(span.len).is_some_and(|end| end <= p.len))
         };
         if !frames.iter().all(inside) {
             return cursor.corrupt("a frame outside its pack");
@@ -316,11 +286,7 @@ impl Places {
         let index = usize::from(cursor.u16()?);
         let at = cursor.u32()?;
         let place = self.frames.get(index).and_then(|(pack, frame)| {
-            self.packs.get(*pack).map(|pack| Location {
-                pack: *pack,
-                frame: *frame,
-                at,
-            })
+            self.packs.get(*pack).map(|pack| Location { pack: *pack, frame: *frame, at })
         });
         place.map_or_else(|| cursor.corrupt("refers to a frame it does not list"), Ok)
     }
@@ -345,9 +311,7 @@ pub fn root_level(blocks: u64) -> u8 {
 
 /// How many blocks a full node of `level` covers.
 pub fn blocks_under(level: u8) -> u64 {
-    u64::try_from(NODE_FANOUT)
-        .unwrap_or(u64::MAX)
-        .saturating_pow(u32::from(level).saturating_add(1))
+    u64::try_from(NODE_FANOUT).unwrap_or(u64::MAX).saturating_pow(u32::from(level).saturating_add(1))
 }
 
 #[cfg(test)]
@@ -360,14 +324,8 @@ mod tests {
 
     fn locations() -> impl Strategy<Value = Location> {
         (0..4_u8, 0..5_u32, any::<u32>()).prop_map(|(pack, frame, at)| Location {
-            pack: PackRef {
-                id: PackId([pack; 32]),
-                len: 100_000,
-            },
-            frame: FrameSpan {
-                offset: frame * 1000,
-                len: 1000,
-            },
+            pack: PackRef { id: PackId([pack; 32]), len: 100_000 },
+            frame: FrameSpan { offset: frame * 1000, len: 1000 },
             at,
         })
     }

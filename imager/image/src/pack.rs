@@ -107,15 +107,8 @@ impl PackBuilder {
     /// An empty pack.
     pub fn new(kind: PackKind) -> Self {
         let header =
-            PACK_MAGIC
-                .into_iter()
-                .chain(FORMAT_VERSION.to_le_bytes())
-                .chain([0, 0, kind.code(), 0, 0, 0]);
-        Self {
-            kind,
-            bytes: header.collect(),
-            table: Table::default(),
-        }
+            PACK_MAGIC.into_iter().chain(FORMAT_VERSION.to_le_bytes()).chain([0, 0, kind.code(), 0, 0, 0]);
+        Self { kind, bytes: header.collect(), table: Table::default() }
     }
 
     /// Adds a sealed frame and says where it lies.
@@ -174,14 +167,9 @@ impl PackBuilder {
 pub fn table_span(pack_len: u32, trailer: &[u8]) -> Result<FrameSpan> {
     let mut cursor = Cursor::new(trailer, "a pack's trailer");
     let magic: [u8; 8] = cursor.array()?;
-    let span = FrameSpan {
-        offset: cursor.u32()?,
-        len: cursor.u32()?,
-    };
+    let span = FrameSpan { offset: cursor.u32()?, len: cursor.u32()? };
     let total = cursor.u64()?;
-    let end = u64::from(span.offset)
-        .saturating_add(u64::from(span.len))
-        .saturating_add(24);
+    let end = u64::from(span.offset).saturating_add(u64::from(span.len)).saturating_add(24);
     if magic != TRAILER_MAGIC || total != u64::from(pack_len) || end != total {
         return cursor.corrupt("does not fit the pack");
     }
@@ -237,21 +225,13 @@ impl Table {
         let mut table = Self::default();
         let mut end = u32::try_from(PACK_HEADER_BYTES).unwrap_or(u32::MAX);
         for _ in 0..count {
-            let span = FrameSpan {
-                offset: cursor.u32()?,
-                len: cursor.u32()?,
-            };
+            let span = FrameSpan { offset: cursor.u32()?, len: cursor.u32()? };
             if span.offset != end || usize::try_from(span.len).unwrap_or(0) < FRAME_HEADER_BYTES {
                 return cursor.corrupt("its frames do not follow each other");
             }
             end = span.offset.saturating_add(span.len);
             let items = (0..cursor.u32()?)
-                .map(|_| {
-                    Ok(Item {
-                        id: cursor.array()?,
-                        len: cursor.u32()?,
-                    })
-                })
+                .map(|_| Ok(Item { id: cursor.array()?, len: cursor.u32()? }))
                 .collect::<Result<_>>()?;
             table.frames.push(TableFrame { span, items });
         }
@@ -272,42 +252,20 @@ mod tests {
 
     #[test]
     fn the_magics_are_the_digests_of_their_sentences() {
-        assert_eq!(
-            PACK_MAGIC,
-            blake3::hash(b"halfhour pack, format 1").as_bytes()[..8]
-        );
-        assert_eq!(
-            TRAILER_MAGIC,
-            blake3::hash(b"halfhour pack trailer, format 1").as_bytes()[..8]
-        );
+        assert_eq!(PACK_MAGIC, blake3::hash(b"halfhour pack, format 1").as_bytes()[..8]);
+        assert_eq!(TRAILER_MAGIC, blake3::hash(b"halfhour pack trailer, format 1").as_bytes()[..8]);
     }
 
     #[test]
     fn a_pack_is_read_back_from_its_end() {
         let repository = RepositoryId([7; 16]);
-        let keys = Keys::new(
-            repository,
-            &MasterKey::public(repository),
-            Encryption::XChaCha20Poly1305,
-        );
+        let keys = Keys::new(repository, &MasterKey::public(repository), Encryption::XChaCha20Poly1305);
         let mut codec = Codec::new(&keys, Compression::Fast).unwrap();
         let mut builder = PackBuilder::new(PackKind::Data);
         for n in 0..3_u8 {
             let frame = codec.seal(FrameKind::Blocks, &[n; 1000]).unwrap();
             builder
-                .push(
-                    &frame,
-                    vec![
-                        Item {
-                            id: [n; 32],
-                            len: 400,
-                        },
-                        Item {
-                            id: [n; 32],
-                            len: 600,
-                        },
-                    ],
-                )
+                .push(&frame, vec![Item { id: [n; 32], len: 400 }, Item { id: [n; 32], len: 600 }])
                 .unwrap();
         }
         let (pack, bytes, table) = builder.finish(&mut codec).unwrap();

@@ -66,10 +66,7 @@ impl Description {
             )));
         }
         if usize::try_from(described.block_bytes) != Ok(BLOCK_BYTES) {
-            return Err(Error::unsupported(format!(
-                "blocks of {} bytes",
-                described.block_bytes
-            )));
+            return Err(Error::unsupported(format!("blocks of {} bytes", described.block_bytes)));
         }
         described.encryption()?;
         Ok(described)
@@ -83,9 +80,7 @@ impl Description {
         match self.encryption.as_str() {
             "none" => Ok(Encryption::None),
             "xchacha20poly1305" => Ok(Encryption::XChaCha20Poly1305),
-            other => Err(Error::unsupported(format!(
-                "a repository encrypted with {other:?}"
-            ))),
+            other => Err(Error::unsupported(format!("a repository encrypted with {other:?}"))),
         }
     }
 

@@ -204,7 +204,8 @@ mod tests {
 
     fn is_canonical(set: &ExtentSet) -> bool {
         let extents: Vec<_> = set.iter().collect();
-        extents.iter().all(|e| !e.is_empty()) && extents.windows(2).all(|pair| pair[0].end() < pair[1].start())
+        extents.iter().all(|e| !e.is_empty())
+            && extents.windows(2).all(|pair| pair[0].end() < pair[1].start())
     }
 
     fn sets() -> impl Strategy<Value = Vec<(usize, usize)>> {
