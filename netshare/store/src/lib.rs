@@ -20,5 +20,5 @@ pub use dir::DirStore;
 pub use faulty::{FaultyStore, StoreFault};
 pub use memory::MemoryStore;
 pub use name::ObjectName;
-pub use recording::{Call, RecordingStore};
+pub use recording::{Call, RecordingStore, Verb};
 pub use store::{Entry, Put, Store};

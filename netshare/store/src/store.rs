@@ -51,9 +51,9 @@ pub trait Store: Send + Sync {
     /// `Io`, `Denied` from the share.
     fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>>;
 
-    /// Every object whose name starts with the folder `folder` (no `/` at its end; at any depth), in no order. What is
-    /// not a name of the grammar (temporary files, a person's notes) is passed over. A folder that is not there is
-    /// empty. An object whose `put` returned before the call began is listed.
+    /// Every object whose name starts with the folder `folder` (no `/` at its end; at any depth; `""` for all), in no
+    /// order. What is not a name of the grammar (temporary files, a person's notes) is passed over. A folder that is
+    /// not there is empty. An object whose `put` returned before the call began is listed.
     ///
     /// # Errors
     /// `Io`, `Denied` from the share; whatever `each` returns ends the listing.
@@ -65,3 +65,40 @@ pub trait Store: Send + Sync {
     /// `Io`, `Denied` from the share.
     fn delete(&self, name: &ObjectName) -> Result<()>;
 }
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<T: Store + ?Sized> Store for $pointer {
+            fn location(&self) -> String {
+                (**self).location()
+            }
+
+            fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
+                (**self).put(name, bytes)
+            }
+
+            fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
+                (**self).get(name)
+            }
+
+            fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
+                (**self).get_range(name, part)
+            }
+
+            fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>> {
+                (**self).len(name)
+            }
+
+            fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+                (**self).list(folder, each)
+            }
+
+            fn delete(&self, name: &ObjectName) -> Result<()> {
+                (**self).delete(name)
+            }
+        }
+    )*};
+}
+
+// A borrowed, shared or boxed share is a share.
+forward!(&T, std::sync::Arc<T>, Box<T>);

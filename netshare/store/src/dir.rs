@@ -1,0 +1,242 @@
+//! A share that is a folder: local, or mounted over SMB or NFS.
+//!
+//! How an object becomes visible is in `publish`. A mounted share may go away under us and leave an empty folder of the
+//! local disk in its place. An empty listing would then read as "nothing is stored", and a put would fill the system
+//! disk; so the file system that was there at the start is remembered, and any other is an error.
+
+mod publish;
+
+use crate::{Entry, ObjectName, Put, Store, name};
+use imager_units::{ByteLen, Context, Error, ErrorKind, Extent, Result};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// How often a put tries again when others create and delete the same name meanwhile.
+const TRIES: usize = 16;
+
+/// A folder as a share.
+#[derive(Debug)]
+pub struct DirStore {
+    root: PathBuf,
+    /// Held open so that an automounter does not take the share away between two calls.
+    _handle: File,
+    device: u64,
+    /// Folders that this process knows to be durable.
+    settled: Mutex<HashSet<PathBuf>>,
+    links: Links,
+}
+
+/// Whether hard links are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Tried,
+    /// As on a share that has none; for tests.
+    #[cfg(test)]
+    Refused,
+}
+
+impl DirStore {
+    /// The share at `path`, which has to be there.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not, `Invalid` when it is no folder; `Denied`, `Io` from the system.
+    pub fn open(path: &Path) -> Result<Self> {
+        let say = || format!("opening the share {}", path.display());
+        let root = match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = format!("there is no folder {} (is the share mounted?)", path.display());
+                return Err(Error::with_source(ErrorKind::NotFound, what, error));
+            }
+            found => found.context(say)?,
+        };
+        let handle = File::open(&root).context(say)?;
+        let metadata = handle.metadata().context(say)?;
+        if !metadata.is_dir() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{} is no folder", path.display())));
+        }
+        let settled = Mutex::default();
+        Ok(Self { root, _handle: handle, device: metadata.dev(), settled, links: Links::Tried })
+    }
+
+    /// The share at `path`, which is created with all folders above it where they are missing.
+    ///
+    /// # Errors
+    /// `Denied`, `OutOfSpace`, `Io` from the system.
+    pub fn create(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path).context(|| format!("creating {}", path.display()))?;
+        let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+        missing.into_iter().rev().try_for_each(create_folder)?;
+        Self::open(&path)
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    /// Checks that the share is still the one that was opened.
+    fn check_mounted(&self) -> Result<()> {
+        let gone = match fs::metadata(&self.root) {
+            Ok(metadata) if metadata.dev() == self.device => return Ok(()),
+            Ok(_) => io::Error::other("another file system is mounted there now"),
+            Err(error) => error,
+        };
+        Err(Error::with_source(ErrorKind::Io, format!("the share {} went away", self.root.display()), gone))
+    }
+
+    /// Creates the folders above `name`, durably, and returns the innermost.
+    fn settle(&self, name: &ObjectName) -> Result<PathBuf> {
+        let mut folder = self.root.clone();
+        for segment in name.segments().rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            folder.push(segment);
+            if !self.lock().contains(&folder) {
+                create_folder(&folder)?;
+                self.lock().insert(folder.clone());
+            }
+        }
+        Ok(folder)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, what: &str, name: &ObjectName, error: io::Error) -> Error {
+        let what = format!("{what} {name} in {}", self.root.display());
+        if !is_absent(&error) {
+            return Error::io(what, error);
+        }
+        self.check_mounted().err().unwrap_or_else(|| Error::with_source(ErrorKind::NotFound, what, error))
+    }
+
+    fn walk(
+        &self,
+        folder: &Path,
+        prefix: &str,
+        levels: usize,
+        each: &mut dyn FnMut(Entry) -> Result<()>,
+    ) -> Result<()> {
+        let say = || format!("listing {}", folder.display());
+        let Some(entries) = unless_absent(fs::read_dir(folder)).context(say)? else {
+            return Ok(());
+        };
+        for entry in entries {
+            let entry = entry.context(say)?;
+            let leaf = entry.file_name();
+            let Some(leaf) = leaf.to_str().filter(|leaf| name::is_segment(leaf)) else {
+                continue;
+            };
+            let Some(kind) = unless_absent(entry.file_type()).context(say)? else {
+                continue;
+            };
+            let path = if prefix.is_empty() { leaf.to_owned() } else { format!("{prefix}/{leaf}") };
+            if kind.is_dir() && levels > 1 {
+                self.walk(&entry.path(), &path, levels - 1, each)?;
+            } else if kind.is_file() {
+                let Some(metadata) = unless_absent(entry.metadata()).context(say)? else {
+                    continue;
+                };
+                let Ok(name) = ObjectName::new(path) else { continue };
+                each(Entry { name, len: ByteLen::new(metadata.len()) })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for DirStore {
+    fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
+        for _ in 0..TRIES {
+            self.check_mounted()?;
+            if self.is_present(name, bytes)? {
+                return Ok(Put::Present);
+            }
+            if self.publish(name, bytes)? {
+                return Ok(Put::Created);
+            }
+        }
+        let what =
+            format!("{name} in {} is created and deleted by others again and again", self.root.display());
+        Err(Error::new(ErrorKind::Io, what))
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
+        fs::read(self.path(name)).map_err(|error| self.failed("reading", name, error))
+    }
+
+    fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
+        let fail = |error| self.failed(&format!("reading {part} of"), name, error);
+        let mut file = File::open(self.path(name)).map_err(fail)?;
+        let len = file.metadata().map_err(fail)?.len();
+        if part.end().get() > len {
+            let what = format!("{name} in {} has {len} bytes, {part} are wanted", self.root.display());
+            return Err(Error::corrupt(what));
+        }
+        let mut bytes = vec![0; part.len().to_usize().unwrap_or(usize::MAX)];
+        file.seek(SeekFrom::Start(part.start().get())).map_err(fail)?;
+        file.read_exact(&mut bytes).map_err(fail)?;
+        Ok(bytes)
+    }
+
+    fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>> {
+        match fs::metadata(self.path(name)) {
+            Ok(metadata) => Ok(metadata.is_file().then(|| ByteLen::new(metadata.len()))),
+            Err(error) if is_absent(&error) => self.check_mounted().map(|()| None),
+            Err(error) => Err(self.failed("looking at", name, error)),
+        }
+    }
+
+    fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        name::check_folder(folder)?;
+        self.check_mounted()?;
+        let path = self.root.join(folder);
+        let levels = name::LEVELS_MAX - folder.split('/').filter(|segment| !segment.is_empty()).count();
+        let say = || format!("listing {}", path.display());
+        match unless_absent(fs::symlink_metadata(&path)).context(say)? {
+            Some(metadata) if metadata.is_dir() && levels > 0 => self.walk(&path, folder, levels, each),
+            _ => Ok(()),
+        }
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            // Durable, because what is deleted later must not be gone after a power cut that brings this one back.
+            Ok(()) => path.parent().map_or(Ok(()), publish::sync_folder),
+            Err(error) if is_absent(&error) => self.check_mounted(),
+            Err(error) => Err(self.failed("deleting", name, error)),
+        }
+    }
+}
+
+/// Creates a folder whose parent exists, unless it is there, and makes its entry in the parent durable.
+fn create_folder(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io(format!("creating the folder {}", folder.display()), error))
+        }
+        _ => folder.parent().map_or(Ok(()), publish::sync_folder),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
+}
+
+fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if is_absent(&error) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What is particular to folders; the rest is in `conformance`.
+
+use super::{DirStore, Links};
+use crate::conformance::conformance;
+use crate::{Entry, ObjectName, Put, Store};
+use imager_units::{ByteLen, ErrorKind, Extent, Result};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+/// A share that takes its folder with it.
+struct Scratch {
+    store: DirStore,
+    _folder: tempfile::TempDir,
+}
+
+impl Scratch {
+    fn new(links: Links) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DirStore::create(&folder.path().join("a/share")).unwrap();
+        store.links = links;
+        Self { store, _folder: folder }
+    }
+
+    fn root(&self) -> &Path {
+        &self.store.root
+    }
+}
+
+impl Store for Scratch {
+    fn location(&self) -> String {
+        self.store.location()
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
+        self.store.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
+        self.store.get(name)
+    }
+    fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
+        self.store.get_range(name, part)
+    }
+    fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>> {
+        self.store.len(name)
+    }
+    fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        self.store.list(folder, each)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.store.delete(name)
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new(name).unwrap()
+}
+
+fn listed(store: &dyn Store) -> Vec<String> {
+    let mut names = Vec::new();
+    store
+        .list("", &mut |entry| {
+            names.push(entry.name.to_string());
+            Ok(())
+        })
+        .unwrap();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_folder_conforms() {
+    conformance(|| Box::new(Scratch::new(Links::Tried)));
+}
+
+#[test]
+fn a_folder_without_hard_links_conforms() {
+    conformance(|| Box::new(Scratch::new(Links::Refused)));
+}
+
+#[test]
+fn nothing_temporary_stays_behind() {
+    for links in [Links::Tried, Links::Refused] {
+        let share = Scratch::new(links);
+        for object in ["captures/m/1", "packs/00/1"] {
+            share.put(&name(object), b"bytes").unwrap();
+            assert!(share.put(&name(object), b"other").is_err());
+            let folder = share.root().join(object).parent().unwrap().to_owned();
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn listings_pass_over_what_is_not_ours() {
+    let share = Scratch::new(Links::Tried);
+    share.put(&name("packs/00/ours"), b"x").unwrap();
+    let root = share.root();
+    fs::write(root.join("packs/00/.tmp-1-2-3"), b"cut off").unwrap();
+    fs::write(root.join("packs/00/a person's notes"), b"").unwrap();
+    fs::write(root.join("packs/00/n\u{fc}"), b"").unwrap();
+    fs::create_dir_all(root.join("deep/1/2/3/4/5")).unwrap();
+    fs::write(root.join("deep/1/2/3/4/file"), b"").unwrap();
+    fs::create_dir(root.join(".snapshot")).unwrap();
+    fs::write(root.join(".snapshot/old"), b"").unwrap();
+    symlink(root, root.join("loop")).unwrap();
+    symlink("/etc/hostname", root.join("packs/00/link")).unwrap();
+    assert_eq!(listed(&share), ["packs/00/ours"]);
+    share.list("loop", &mut |_| panic!("a link was followed")).unwrap();
+}
+
+#[test]
+fn what_another_process_removes_is_put_again() {
+    let share = Scratch::new(Links::Tried);
+    share.put(&name("packs/00/1"), b"x").unwrap();
+    fs::remove_dir_all(share.root().join("packs")).unwrap();
+    assert_eq!(share.put(&name("packs/00/1"), b"x").unwrap(), Put::Created);
+}
+
+#[test]
+fn a_share_that_went_away_is_not_an_empty_one() {
+    let mut share = Scratch::new(Links::Tried);
+    share.put(&name("a"), b"x").unwrap();
+    share.store.device ^= 1;
+    let calls = [
+        share.put(&name("b"), b"x").map(drop),
+        share.get(&name("b")).map(drop),
+        share.len(&name("b")).map(drop),
+        share.delete(&name("b")),
+        share.list("", &mut |_| Ok(())),
+    ];
+    for call in calls {
+        assert_eq!(call.unwrap_err().kind(), ErrorKind::Io);
+    }
+    assert!(!share.root().join("b").exists());
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = DirStore::open(&folder.path().join("absent")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("is the share mounted?"), "{error}");
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    assert_eq!(DirStore::open(&file).unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn an_object_in_the_way_of_a_folder_is_an_error() {
+    let share = Scratch::new(Links::Tried);
+    share.put(&name("a"), b"x").unwrap();
+    assert!(share.put(&name("a/b"), b"x").is_err());
+    share.put(&name("c/d"), b"x").unwrap();
+    assert_eq!(share.put(&name("c"), b"x").unwrap_err().kind(), ErrorKind::Exists);
+}
+
+/// A file system of one MiB, unmounted when dropped.
+struct Tiny(tempfile::TempDir);
+
+impl Tiny {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(folder.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        assert!(std::env::var_os("CI").is_none(), "no file system can be mounted here");
+        println!("skipped: no file system can be mounted here (needs root)");
+        None
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[test]
+fn a_full_share_says_so_and_keeps_no_part() {
+    let Some(tiny) = Tiny::mount() else { return };
+    for links in [Links::Tried, Links::Refused] {
+        let mut share = DirStore::open(tiny.0.path()).unwrap();
+        share.links = links;
+        for object in ["packs/00/large", "captures/m/large"].map(name) {
+            let error = share.put(&object, &vec![1; 2 << 20]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfSpace);
+            let folder = share.path(&object).parent().unwrap().to_owned();
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+        }
+    }
+    let share = DirStore::open(tiny.0.path()).unwrap();
+    assert_eq!(share.put(&name("packs/00/small"), b"fits").unwrap(), Put::Created);
+}
+
+#[test]
+fn an_unmounted_share_is_noticed() {
+    let Some(tiny) = Tiny::mount() else { return };
+    let share = DirStore::open(tiny.0.path()).unwrap();
+    share.put(&name("a"), b"x").unwrap();
+    assert!(Command::new("umount").arg("-l").arg(tiny.0.path()).status().unwrap().success());
+    assert_eq!(share.put(&name("b"), b"x").unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(share.get(&name("a")).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(share.list("", &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(fs::read_dir(tiny.0.path()).unwrap().count(), 0);
+}
