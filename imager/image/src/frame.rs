@@ -16,6 +16,8 @@ pub const FRAME_MAGIC: [u8; 8] = [0xdb, 0xc4, 0x14, 0x13, 0x2e, 0x82, 0x46, 0x6d
 pub const FRAME_HEADER_BYTES: usize = 80;
 /// What a frame holds at most, before compression: 1 MiB, but for a pack's table and a manifest's body.
 pub const FRAME_MOST_RAW_BYTES: usize = 1 << 20;
+/// No frame of blocks and no node is longer than this, header and all: what does not shrink is stored as it is.
+pub const FRAME_MOST_BYTES: usize = FRAME_HEADER_BYTES + FRAME_MOST_RAW_BYTES + TAG_BYTES;
 /// The most any frame may hold (a pack's table, a manifest's body, an index): bounds what a reader allocates.
 const MOST_RAW_BYTES: usize = 64 << 20;
 const TAG_BYTES: usize = 16;

@@ -382,6 +382,17 @@ impl Map {
     pub fn mask_unit(&self) -> Result<MaskUnit> {
         MaskUnit::new(self.mask_unit_bytes)
     }
+
+    /// Whether it can be followed without fetching more than a frame.
+    fn check(&self) -> Result<()> {
+        self.mask_unit()?;
+        match self.root.child() {
+            Child::Node(_, place) if !place.frame.is_inside(place.pack) || place.at != 0 => {
+                Err(Error::corrupt("a manifest with the root of a map outside its pack"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Manifest {
@@ -411,6 +422,9 @@ impl Manifest {
         if manifest.header != header {
             return Err(Error::corrupt("a manifest whose header is not its own"));
         }
+        let remainders = manifest.disks.iter().map(|disk| &disk.remainder);
+        let volumes = manifest.volumes.iter().filter_map(|volume| volume.map.as_ref());
+        remainders.chain(volumes).try_for_each(Map::check)?;
         Ok(manifest)
     }
 }

@@ -47,7 +47,10 @@ pub fn pack(id: PackId) -> String {
 
 /// The pack a name in `packs/`, `trash/`, `moved/` or `damaged/` speaks of.
 pub fn pack_of(name: &str) -> Option<PackId> {
-    name.rsplit('/').next()?.parse().ok()
+    let id = name.rsplit('/').next()?.parse().ok()?;
+    // Only where a reader would look for it: a pack that strayed into another folder is not there.
+    let sound = name == pack(id) || [TRASH, MOVED, DAMAGED].iter().any(|folder| name == marker(folder, id));
+    sound.then_some(id)
 }
 
 /// Where a manifest lies; `time` is compact (`20261121T031500Z`).
@@ -91,7 +94,7 @@ pub fn marker(folder: &str, id: PackId) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_machine, manifest, manifest_parts, pack, pack_of};
+    use super::{TRASH, check_machine, manifest, manifest_parts, marker, pack, pack_of};
     use crate::id::{CaptureId, PackId};
 
     #[test]
@@ -105,6 +108,8 @@ mod tests {
         }
         let packed = PackId([0xcd; 32]);
         assert_eq!(pack_of(&pack(packed)), Some(packed));
+        assert_eq!(pack_of(&marker(TRASH, packed)), Some(packed));
+        assert_eq!(pack_of(&format!("packs/00/{packed}")), None);
         assert!(pack(packed).starts_with("packs/cd/cdcd"));
         assert!(check_machine("").is_err() && check_machine("-a").is_err() && check_machine("a_b").is_err());
     }

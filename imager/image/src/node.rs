@@ -149,12 +149,30 @@ impl Node {
             )
         };
         cursor.finish()?;
+        // One content, one encoding: else captures would not share it, and a list could hide what nothing refers to.
+        if node.encode(unit, last_block_len)? != bytes {
+            return Err(Error::corrupt("a map node that is not encoded the one way there is"));
+        }
         Ok(node)
     }
 }
 
 impl Entry {
+    /// Whether the masks fit the content, each other and a block whose full mask is `full`.
+    fn is_sound(&self, full: Mask) -> bool {
+        let fits = match self.content {
+            Content::Unused => self.mask.is_none() && self.unreadable.is_none(),
+            Content::Zero | Content::Data(..) => !self.mask.is_none(),
+            Content::Unreadable => self.mask.is_none() && !self.unreadable.is_none(),
+        };
+        fits && self.mask.union(self.unreadable).is_within(full) && self.mask.0 & self.unreadable.0 == 0
+    }
+
     fn encode(&self, unit: MaskUnit, full: Mask, places: &mut Places, out: &mut Vec<u8>) -> Result<()> {
+        if !self.is_sound(full) {
+            let what = "an entry whose masks make no sense";
+            return Err(Error::new(imager_units::ErrorKind::Invalid, what));
+        }
         let (kind, has_mask) = match self.content {
             Content::Unused => (0, false),
             Content::Zero => (1, true),
@@ -198,14 +216,8 @@ impl Entry {
             2 => Content::Data(BlockId(cursor.array()?), places.read(cursor)?),
             _ => Content::Unreadable,
         };
-        let canonical = (tag & PARTIAL == 0 || (has_mask && mask != full && !mask.is_none()))
-            && (tag & UNREADABLE == 0) == unreadable.is_none()
-            && (content != Content::Unused || unreadable.is_none())
-            && (content != Content::Unreadable || !unreadable.is_none());
-        if !canonical || !mask.union(unreadable).is_within(full) || mask.0 & unreadable.0 != 0 {
-            return cursor.corrupt("an entry whose masks make no sense");
-        }
-        Ok(Self { content, mask, unreadable })
+        let entry = Self { content, mask, unreadable };
+        if entry.is_sound(full) { Ok(entry) } else { cursor.corrupt("an entry whose masks make no sense") }
     }
 }
 
@@ -228,7 +240,13 @@ impl Child {
         match cursor.u8()? {
             0 => Ok(Self::Unused),
             1 => Ok(Self::Zero),
-            2 => Ok(Self::Node(NodeId(cursor.array()?), places.read(cursor)?)),
+            2 => {
+                let id = NodeId(cursor.array()?);
+                match places.read(cursor)? {
+                    location if location.at == 0 => Ok(Self::Node(id, location)),
+                    _ => cursor.corrupt("a node that does not have a frame to itself"),
+                }
+            }
             _ => cursor.corrupt("a child of an unknown kind"),
         }
     }
@@ -273,9 +291,8 @@ impl Places {
                 Ok((pack, FrameSpan { offset: cursor.u32()?, len: cursor.u32()? }))
             })
             .collect::<Result<_>>()?;
-        let inside = |&(pack, span): &(usize, FrameSpan)| {
-            packs.get(pack).is_some_and(|p| span.offset.checked_add(span.len).is_some_and(|end| end <= p.len))
-        };
+        let inside =
+            |&(pack, span): &(usize, FrameSpan)| packs.get(pack).is_some_and(|pack| span.is_inside(*pack));
         if !frames.iter().all(inside) {
             return cursor.corrupt("a frame outside its pack");
         }
@@ -325,7 +342,7 @@ mod tests {
     fn locations() -> impl Strategy<Value = Location> {
         (0..4_u8, 0..5_u32, any::<u32>()).prop_map(|(pack, frame, at)| Location {
             pack: PackRef { id: PackId([pack; 32]), len: 100_000 },
-            frame: FrameSpan { offset: frame * 1000, len: 1000 },
+            frame: FrameSpan { offset: 16 + frame * 1000, len: 1000 },
             at,
         })
     }
@@ -369,7 +386,7 @@ mod tests {
                 prop_oneof![
                     Just(Child::Unused),
                     Just(Child::Zero),
-                    (any::<[u8; 32]>(), locations()).prop_map(|(id, at)| Child::Node(NodeId(id), at)),
+                    (any::<[u8; 32]>(), locations()).prop_map(|(id, place)| Child::Node(NodeId(id), Location { at: 0, ..place })),
                 ],
                 1..=128,
             )
@@ -385,6 +402,33 @@ mod tests {
         fn hostile_bytes_are_an_error_or_a_node(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = Node::decode(&bytes, 0, 1, MaskUnit::SECTOR, 512);
         }
+    }
+
+    #[test]
+    fn a_node_that_lists_a_frame_twice_not_at_all_or_too_long_is_refused() {
+        let place =
+            |frame: FrameSpan| Location { pack: PackRef { id: PackId([1; 32]), len: 9000 }, frame, at: 0 };
+        let child = |frame| Child::Node(NodeId([2; 32]), place(frame));
+        let (here, there) = (FrameSpan { offset: 16, len: 1000 }, FrameSpan { offset: 2000, len: 1000 });
+        let decode = |bytes: &[u8], count| Node::decode(bytes, 1, count, MaskUnit::SECTOR, 65_536);
+        let encode =
+            |children: Vec<Child>| Node::Inner(1, children).encode(MaskUnit::SECTOR, 65_536).unwrap();
+        let mut twice = encode(vec![child(here), child(there)]);
+        assert!(decode(&twice, 2).is_ok());
+        // Frames start behind level, unit, three counts and one pack: the second becomes a copy of the first.
+        twice.copy_within(44 + 2..44 + 10, 44 + 12);
+        assert!(decode(&twice, 2).is_err());
+        let mut spare = encode(vec![child(here), child(there)]);
+        spare.truncate(spare.len() - 39);
+        spare[2] = 1;
+        assert!(decode(&spare, 1).is_err());
+        for frame in
+            [FrameSpan { len: 8977, ..here }, FrameSpan { len: 79, ..here }, FrameSpan { offset: 15, ..here }]
+        {
+            assert!(decode(&encode(vec![child(frame)]), 1).is_err());
+        }
+        let huge = Location { pack: PackRef { id: PackId([1; 32]), len: u32::MAX }, frame: here, at: 0 };
+        assert!(decode(&encode(vec![Child::Node(NodeId([2; 32]), huge)]), 1).is_err());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use crate::FORMAT_VERSION;
 use crate::cursor::{Cursor, narrow};
-use crate::frame::{Codec, FRAME_HEADER_BYTES, FrameKind};
+use crate::frame::{Codec, FRAME_HEADER_BYTES, FRAME_MOST_BYTES, FRAME_MOST_RAW_BYTES, FrameKind};
 use crate::id::PackId;
-use imager_units::{ByteLen, ByteOffset, Error, Extent, Result};
+use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};
 
 /// First 8 bytes of BLAKE3("halfhour pack, format 1").
 pub const PACK_MAGIC: [u8; 8] = [0x25, 0xb0, 0x3c, 0x6b, 0xbc, 0xc2, 0x40, 0xdf];
@@ -84,6 +84,16 @@ impl FrameSpan {
         let start = ByteOffset::new(self.offset.into());
         Extent::between(start, start.saturating_add(ByteLen::new(self.len.into())))
     }
+
+    /// Whether a frame of blocks or a node can lie here in `pack`: what a reader asks before it fetches so many bytes.
+    pub fn is_inside(self, pack: PackRef) -> bool {
+        let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let end = bytes(self.offset).saturating_add(bytes(self.len)).saturating_add(PACK_TRAILER_BYTES);
+        bytes(self.offset) >= PACK_HEADER_BYTES
+            && (FRAME_HEADER_BYTES..=FRAME_MOST_BYTES).contains(&bytes(self.len))
+            && end <= bytes(pack.len)
+            && bytes(pack.len) <= PACK_MOST_BYTES
+    }
 }
 
 impl PackKind {
@@ -120,6 +130,10 @@ impl PackBuilder {
             offset: narrow(self.bytes.len(), "a frame's offset")?,
             len: narrow(frame.len(), "a frame's length")?,
         };
+        if self.bytes.len().saturating_add(frame.len()) > PACK_MOST_BYTES {
+            let what = "a frame too many for a pack that should have been closed";
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         self.bytes.extend_from_slice(frame);
         self.table.frames.push(TableFrame { span, items });
         Ok(span)
@@ -170,7 +184,9 @@ pub fn table_span(pack_len: u32, trailer: &[u8]) -> Result<FrameSpan> {
     let span = FrameSpan { offset: cursor.u32()?, len: cursor.u32()? };
     let total = cursor.u64()?;
     let end = u64::from(span.offset).saturating_add(u64::from(span.len)).saturating_add(24);
-    if magic != TRAILER_MAGIC || total != u64::from(pack_len) || end != total {
+    let room = usize::try_from(span.offset).is_ok_and(|at| at >= PACK_HEADER_BYTES)
+        && usize::try_from(span.len).is_ok_and(|len| (FRAME_HEADER_BYTES..=PACK_MOST_BYTES).contains(&len));
+    if magic != TRAILER_MAGIC || total != u64::from(pack_len) || end != total || !room {
         return cursor.corrupt("does not fit the pack");
     }
     cursor.finish()?;
@@ -197,7 +213,11 @@ pub fn kind_of(header: &[u8]) -> Result<PackKind> {
 }
 
 impl Table {
-    fn encode(&self, kind: PackKind) -> Result<Vec<u8>> {
+    /// The table as a frame holds it.
+    ///
+    /// # Errors
+    /// `Invalid` when a count does not fit its field.
+    pub fn encode(&self, kind: PackKind) -> Result<Vec<u8>> {
         let mut out = vec![kind.code(), 0, 0, 0];
         out.extend(narrow::<u32>(self.frames.len(), "frames in a pack")?.to_le_bytes());
         for frame in &self.frames {
@@ -226,13 +246,23 @@ impl Table {
         let mut end = u32::try_from(PACK_HEADER_BYTES).unwrap_or(u32::MAX);
         for _ in 0..count {
             let span = FrameSpan { offset: cursor.u32()?, len: cursor.u32()? };
-            if span.offset != end || usize::try_from(span.len).unwrap_or(0) < FRAME_HEADER_BYTES {
+            let len = usize::try_from(span.len).unwrap_or(usize::MAX);
+            let next = span.offset.checked_add(span.len);
+            let Some(next) = next.filter(|_| (FRAME_HEADER_BYTES..=FRAME_MOST_BYTES).contains(&len)) else {
+                return cursor.corrupt("a frame of an impossible length");
+            };
+            if span.offset != end {
                 return cursor.corrupt("its frames do not follow each other");
             }
-            end = span.offset.saturating_add(span.len);
-            let items = (0..cursor.u32()?)
+            end = next;
+            let items: Vec<Item> = (0..cursor.u32()?)
                 .map(|_| Ok(Item { id: cursor.array()?, len: cursor.u32()? }))
                 .collect::<Result<_>>()?;
+            let held = items.iter().fold(0, |held: u64, item| held.saturating_add(item.len.into()));
+            let fits = usize::try_from(held).is_ok_and(|held| held <= FRAME_MOST_RAW_BYTES);
+            if !fits || items.iter().any(|item| item.len == 0) {
+                return cursor.corrupt("a frame that cannot hold its items");
+            }
             table.frames.push(TableFrame { span, items });
         }
         cursor.finish()?;
