@@ -1,0 +1,57 @@
+"""Filesystems made from directory trees, each in a file of its own, without mounting anything."""
+
+import os
+import shutil
+import subprocess
+
+CHUNK = 1 << 20
+
+
+def make(part, image, tree):
+    with open(image, "wb") as out:
+        out.truncate(part.size)
+    if part.filesystem == "ext4":
+        make_ext4(part, image, tree)
+    elif part.filesystem == "vfat":
+        make_vfat(part, image, tree)
+    elif part.filesystem == "swap":
+        run("mkswap", "-q", "-U", part.identity, image)
+    if tree:
+        shutil.rmtree(tree)
+
+
+def make_ext4(part, image, tree):
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-U", part.identity, "-L", part.name,
+        "-E", f"hash_seed={part.identity},root_owner=0:0", "-d", tree, image)
+
+
+def make_vfat(part, image, tree):
+    # -i after --invariant, which would reset it.
+    run("mkfs.vfat", "--invariant", "-F", "32", "-n", "ESP", "-i", part.identity.replace("-", ""), image)
+    run("mcopy", "-s", "-Q", "-i", image, *sorted(tree.iterdir()), "::")
+
+
+def place(image, disk, start):
+    """Copies a volume into the disk; holes stay holes."""
+    with open(image, "rb") as source, open(disk, "r+b") as target:
+        position, end = 0, source.seek(0, os.SEEK_END)
+        while position < end:
+            try:
+                position = os.lseek(source.fileno(), position, os.SEEK_DATA)
+            except OSError:
+                break
+            hole = os.lseek(source.fileno(), position, os.SEEK_HOLE)
+            copy_range(source.fileno(), target.fileno(), position, start + position, hole - position)
+            position = hole
+    image.unlink()
+
+
+def copy_range(source, target, read_at, write_at, length):
+    while length:
+        data = os.pread(source, min(length, CHUNK), read_at)
+        os.pwrite(target, data, write_at)
+        read_at, write_at, length = read_at + len(data), write_at + len(data), length - len(data)
+
+
+def run(*command):
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
