@@ -27,7 +27,10 @@ impl Table {
         writeln!(text, "label-id: {}", self.id.as_deref().unwrap_or_default())?;
         writeln!(text, "device: {device}\nunit: sectors")?;
         self.write_gpt_head(text)?;
-        writeln!(text, "sector-size: {}\n", self.sector.get())?;
+        writeln!(text, "sector-size: {}", self.sector.get())?;
+        if !self.entries.is_empty() {
+            writeln!(text)?;
+        }
         self.entries.iter().try_for_each(|entry| self.write_entry(text, device, entry))
     }
 

@@ -3,9 +3,10 @@
 use super::sectors::Sectors;
 use crate::{Geometry, ReadAt};
 use imager_units::{ByteLen, ByteOffset, Extent, Result, SectorSize};
+use std::fmt;
 
 /// Consecutive sectors that belong to a table, byte for byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RawArea {
     /// Where they start on the disk.
     pub start: ByteOffset,
@@ -17,6 +18,12 @@ impl RawArea {
     /// Where the area lies; an area that would end past 2^64 counts as empty.
     pub fn extent(&self) -> Extent {
         Extent::new(self.start, ByteLen::of(&self.bytes)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RawArea {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawArea({}, crc {:#010x})", self.extent(), crc32fast::hash(&self.bytes))
     }
 }
 
