@@ -86,14 +86,8 @@ pub struct FaultyDisk<D> {
 impl<D: ReadAt> FaultyDisk<D> {
     /// A disk that has these faults and otherwise behaves as `inner`.
     pub fn new(inner: D, faults: impl IntoIterator<Item = Fault>) -> Self {
-        let state = State {
-            faults: faults.into_iter().collect(),
-            ..State::default()
-        };
-        Self {
-            inner,
-            state: Mutex::new(state),
-        }
+        let state = State { faults: faults.into_iter().collect(), ..State::default() };
+        Self { inner, state: Mutex::new(state) }
     }
 
     /// How many operations there were, failed ones included.
@@ -134,17 +128,12 @@ impl<D: WriteAt> FaultyDisk<D> {
             self.inner.write_all_at(write.at, &write.before)?;
         }
         let kept = pending.iter().enumerate().filter(|&(index, _)| keep(index));
-        kept.into_iter()
-            .try_for_each(|(_, write)| self.inner.write_all_at(write.at, &write.after))
+        kept.into_iter().try_for_each(|(_, write)| self.inner.write_all_at(write.at, &write.after))
     }
 
     /// Keeps what a write replaces until a flush makes it durable.
     fn remember(&self, state: &mut State, at: ByteOffset, after: Vec<u8>) -> Result<()> {
-        if state
-            .faults
-            .iter()
-            .any(|fault| matches!(fault, Fault::PowerLost { .. }))
-        {
+        if state.faults.iter().any(|fault| matches!(fault, Fault::PowerLost { .. })) {
             let mut before = vec![0; after.len()];
             self.inner.read_exact_at(at, &mut before)?;
             state.pending.push(Pending { at, before, after });
@@ -225,11 +214,7 @@ impl<D: WriteAt> WriteAt for FaultyDisk<D> {
         }
         // Only what held data needs remembering, so that zeroing a large sparse disk stays cheap.
         for data in self.inner.data(extent)?.iter() {
-            self.remember(
-                &mut state,
-                data.start(),
-                vec![0; data.len().to_usize().unwrap_or(usize::MAX)],
-            )?;
+            self.remember(&mut state, data.start(), vec![0; data.len().to_usize().unwrap_or(usize::MAX)])?;
         }
         self.inner.zero(extent)
     }
@@ -247,10 +232,7 @@ impl<D: WriteAt> WriteAt for FaultyDisk<D> {
 
 /// A fair coin for each index, the same for equal seeds (the finaliser of splitmix64).
 fn coin(seed: u64, index: usize) -> bool {
-    let mut x = seed
-        ^ u64::try_from(index)
-            .unwrap_or(0)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut x = seed ^ u64::try_from(index).unwrap_or(0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     (x ^ (x >> 31)) & 1 == 1
@@ -263,15 +245,11 @@ mod tests {
     use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, SectorSize};
 
     fn disk(faults: &[Fault]) -> FaultyDisk<MemoryDisk> {
-        FaultyDisk::new(
-            MemoryDisk::from_bytes(&[b'.'; 8], SectorSize::B512),
-            faults.iter().copied(),
-        )
+        FaultyDisk::new(MemoryDisk::from_bytes(&[b'.'; 8], SectorSize::B512), faults.iter().copied())
     }
 
     fn write(disk: &impl WriteAt, at: u64, bytes: &[u8]) -> Result<(), ErrorKind> {
-        disk.write_all_at(ByteOffset::new(at), bytes)
-            .map_err(|error| error.kind())
+        disk.write_all_at(ByteOffset::new(at), bytes).map_err(|error| error.kind())
     }
 
     fn extent(start: u64, len: u64) -> Extent {
@@ -315,23 +293,10 @@ mod tests {
 
     #[test]
     fn bad_ranges_stay_bad_and_flaky_ones_recover() {
-        let disk = disk(&[
-            Fault::Bad(extent(0, 2)),
-            Fault::Flaky {
-                extent: extent(4, 1),
-                reads: 2,
-            },
-        ]);
+        let disk = disk(&[Fault::Bad(extent(0, 2)), Fault::Flaky { extent: extent(4, 1), reads: 2 }]);
         let read = |at, len| disk.read_exact_at(ByteOffset::new(at), &mut vec![0; len]).is_ok();
         assert_eq!(
-            [
-                read(1, 1),
-                read(1, 2),
-                read(2, 2),
-                read(3, 2),
-                read(4, 1),
-                read(4, 1)
-            ],
+            [read(1, 1), read(1, 2), read(2, 2), read(3, 2), read(4, 1), read(4, 1)],
             [false, false, true, false, false, true]
         );
         assert!(write(&disk, 0, b"ab").is_ok() && !read(0, 1));

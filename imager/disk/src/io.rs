@@ -24,15 +24,10 @@ impl Geometry {
     /// # Errors
     /// `Invalid` when it does not.
     pub fn check(&self, offset: ByteOffset, len: ByteLen) -> Result<Extent> {
-        Extent::new(offset, len)
-            .filter(|asked| self.extent().contains(*asked))
-            .ok_or_else(|| {
-                let what = format!(
-                    "{len} at {offset} lie outside a disk of {} bytes",
-                    self.size.get()
-                );
-                Error::new(ErrorKind::Invalid, what)
-            })
+        Extent::new(offset, len).filter(|asked| self.extent().contains(*asked)).ok_or_else(|| {
+            let what = format!("{len} at {offset} lie outside a disk of {} bytes", self.size.get());
+            Error::new(ErrorKind::Invalid, what)
+        })
     }
 }
 

@@ -12,13 +12,15 @@ pub mod identity;
 mod io;
 mod memory;
 mod sys;
+mod system;
 pub mod table;
 pub mod usage;
 mod window;
 
 pub use aligned::AlignedBuf;
-pub use device::{Access, Device};
+pub use device::{Access, Device, Protection};
 pub use faulty::{Fault, FaultyDisk, Unflushed};
 pub use io::{Geometry, ReadAt, WriteAt};
 pub use memory::MemoryDisk;
+pub use system::{DeviceNumber, System};
 pub use window::{Segment, Window};

@@ -23,15 +23,8 @@ pub struct MemoryDisk {
 impl MemoryDisk {
     /// A disk of zeros. `size` need not be a multiple of anything.
     pub fn new(size: ByteLen, sector: SectorSize) -> Self {
-        let geometry = Geometry {
-            size,
-            logical: sector,
-            physical: sector,
-        };
-        Self {
-            geometry,
-            pages: RwLock::default(),
-        }
+        let geometry = Geometry { size, logical: sector, physical: sector };
+        Self { geometry, pages: RwLock::default() }
     }
 
     /// A disk that holds `bytes`.
@@ -47,14 +40,7 @@ impl MemoryDisk {
             at = at.saturating_add(PAGE_BYTES);
         }
         let size = ByteLen::of(bytes);
-        Self {
-            geometry: Geometry {
-                size,
-                logical: sector,
-                physical: sector,
-            },
-            pages: RwLock::new(pages),
-        }
+        Self { geometry: Geometry { size, logical: sector, physical: sector }, pages: RwLock::new(pages) }
     }
 
     /// Every byte of the disk; for disks small enough.
@@ -75,10 +61,7 @@ impl MemoryDisk {
 
 impl Clone for MemoryDisk {
     fn clone(&self) -> Self {
-        Self {
-            geometry: self.geometry,
-            pages: RwLock::new(self.read().clone()),
-        }
+        Self { geometry: self.geometry, pages: RwLock::new(self.read().clone()) }
     }
 }
 
@@ -111,9 +94,7 @@ impl WriteAt for MemoryDisk {
         for (page, at, len) in pieces(extent) {
             let (now, later) = rest.split_at(len);
             rest = later;
-            let page = pages
-                .entry(page)
-                .or_insert_with(|| Arc::new(vec![0; page_bytes()]));
+            let page = pages.entry(page).or_insert_with(|| Arc::new(vec![0; page_bytes()]));
             Arc::make_mut(page)[at..][..len].copy_from_slice(now);
         }
         Ok(())
@@ -162,10 +143,7 @@ fn pieces(extent: Extent) -> impl Iterator<Item = (ByteOffset, usize, usize)> {
     std::iter::from_fn(move || {
         let page = from.align_down(PAGE_BYTES);
         let end = page.saturating_add(PAGE_BYTES).min(extent.end());
-        let (at, len) = (
-            from.saturating_since(page).to_usize()?,
-            end.saturating_since(from).to_usize()?,
-        );
+        let (at, len) = (from.saturating_since(page).to_usize()?, end.saturating_since(from).to_usize()?);
         from = end;
         (len > 0).then_some((page, at, len))
     })
@@ -219,8 +197,7 @@ mod tests {
     #[test]
     fn sixteen_tebibytes_cost_what_is_on_them() {
         let disk = MemoryDisk::new(ByteLen::new(16 << 40), SectorSize::B4096);
-        disk.write_all_at(ByteOffset::new((16 << 40) - 3), b"end")
-            .unwrap();
+        disk.write_all_at(ByteOffset::new((16 << 40) - 3), b"end").unwrap();
         let data = disk.data(disk.geometry().extent()).unwrap();
         assert_eq!((data.count(), data.total()), (1, ByteLen::new(65_536)));
         disk.zero(disk.geometry().extent()).unwrap();
@@ -244,12 +221,8 @@ mod tests {
         for (start, len) in [(999, 2), (1001, 1), (u64::MAX, 1)] {
             let mut buf = vec![0; len];
             let kinds = [
-                disk.read_exact_at(ByteOffset::new(start), &mut buf)
-                    .unwrap_err()
-                    .kind(),
-                disk.write_all_at(ByteOffset::new(start), &buf)
-                    .unwrap_err()
-                    .kind(),
+                disk.read_exact_at(ByteOffset::new(start), &mut buf).unwrap_err().kind(),
+                disk.write_all_at(ByteOffset::new(start), &buf).unwrap_err().kind(),
             ];
             assert_eq!(kinds, [ErrorKind::Invalid; 2], "{start} {len}");
         }

@@ -44,26 +44,15 @@ impl<D: ReadAt> Window<D> {
             geometry.check(segment.extent.start(), segment.extent.len())?;
             pieces.push((end, segment));
             end = end.checked_add(segment.extent.len()).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    "the segments of a volume add up to more than 2^64 bytes",
-                )
+                Error::new(ErrorKind::Invalid, "the segments of a volume add up to more than 2^64 bytes")
             })?;
             let (logical, physical) = sectors.unwrap_or((geometry.logical, geometry.physical));
             sectors = Some((logical.max(geometry.logical), physical.max(geometry.physical)));
         }
         let (logical, physical) =
             sectors.ok_or_else(|| Error::new(ErrorKind::Invalid, "a volume without a segment"))?;
-        let geometry = Geometry {
-            size: end.saturating_since(ByteOffset::ZERO),
-            logical,
-            physical,
-        };
-        Ok(Self {
-            disks,
-            pieces,
-            geometry,
-        })
+        let geometry = Geometry { size: end.saturating_since(ByteOffset::ZERO), logical, physical };
+        Ok(Self { disks, pieces, geometry })
     }
 
     /// The volume that is one run of one disk.
@@ -82,10 +71,7 @@ impl<D: ReadAt> Window<D> {
         self.pieces[from..].iter().map_while(move |&(start, segment)| {
             let here =
                 Extent::between(start, start.saturating_add(segment.extent.len())).intersection(within);
-            let on_disk = segment
-                .extent
-                .start()
-                .saturating_add(here.start().saturating_since(start));
+            let on_disk = segment.extent.start().saturating_add(here.start().saturating_since(start));
             let extent = Extent::between(on_disk, on_disk.saturating_add(here.len()));
             (start < within.end()).then(|| (here.start(), &self.disks[segment.disk], extent))
         })
@@ -132,25 +118,17 @@ impl<D: WriteAt> WriteAt for Window<D> {
 
     fn zero(&self, extent: Extent) -> Result<()> {
         let asked = self.geometry.check(extent.start(), extent.len())?;
-        self.located(asked)
-            .try_for_each(|(_, disk, extent)| disk.zero(extent))
+        self.located(asked).try_for_each(|(_, disk, extent)| disk.zero(extent))
     }
 
     fn flush(&self) -> Result<()> {
         let used = |(at, _): &(usize, &D)| self.pieces.iter().any(|(_, segment)| segment.disk == *at);
-        self.disks
-            .iter()
-            .enumerate()
-            .filter(used)
-            .try_for_each(|(_, disk)| disk.flush())
+        self.disks.iter().enumerate().filter(used).try_for_each(|(_, disk)| disk.flush())
     }
 }
 
 fn len_in_memory(extent: Extent) -> usize {
-    extent
-        .len()
-        .to_usize()
-        .expect("a part of a buffer fits into memory")
+    extent.len().to_usize().expect("a part of a buffer fits into memory")
 }
 
 #[cfg(test)]
@@ -164,22 +142,14 @@ mod tests {
     }
 
     fn segment(disk: usize, start: u64, len: u64) -> Segment {
-        Segment {
-            disk,
-            extent: extent(start, len),
-        }
+        Segment { disk, extent: extent(start, len) }
     }
 
     #[test]
     fn pieces_are_joined_in_their_order_and_nothing_else_is_reached() {
         let a = MemoryDisk::from_bytes(b"0123456789", SectorSize::B512);
         let b = MemoryDisk::from_bytes(b"abcdefghij", SectorSize::B4096);
-        let pieces = [
-            segment(1, 2, 3),
-            segment(0, 7, 2),
-            segment(0, 0, 0),
-            segment(1, 0, 1),
-        ];
+        let pieces = [segment(1, 2, 3), segment(0, 7, 2), segment(0, 0, 0), segment(1, 0, 1)];
         let window = Window::new(vec![&a, &b], pieces).unwrap();
         assert_eq!(window.geometry().size, ByteLen::new(6));
         assert_eq!(window.geometry().logical, SectorSize::B4096);
@@ -187,9 +157,7 @@ mod tests {
         for from in 0..6_u8 {
             for to in from..=6 {
                 let mut buf = vec![0; usize::from(to - from)];
-                window
-                    .read_exact_at(ByteOffset::new(from.into()), &mut buf)
-                    .unwrap();
+                window.read_exact_at(ByteOffset::new(from.into()), &mut buf).unwrap();
                 assert_eq!(buf, whole[from.into()..to.into()]);
             }
         }
@@ -200,10 +168,7 @@ mod tests {
         assert_eq!(b.to_vec(), b"\0bcdXfghij");
         let mut buf = [0; 2];
         assert_eq!(
-            window
-                .read_exact_at(ByteOffset::new(5), &mut buf)
-                .unwrap_err()
-                .kind(),
+            window.read_exact_at(ByteOffset::new(5), &mut buf).unwrap_err().kind(),
             ErrorKind::Invalid
         );
     }
@@ -212,11 +177,8 @@ mod tests {
     fn data_is_told_in_the_volumes_offsets() {
         let disk = MemoryDisk::new(ByteLen::new(1 << 20), SectorSize::B512);
         disk.write_all_at(ByteOffset::new(0x3_0000), b"x").unwrap();
-        let window = Window::new(
-            vec![&disk],
-            [segment(0, 0x8_0000, 0x1000), segment(0, 0x2_8000, 0x2_0000)],
-        )
-        .unwrap();
+        let window =
+            Window::new(vec![&disk], [segment(0, 0x8_0000, 0x1000), segment(0, 0x2_8000, 0x2_0000)]).unwrap();
         let data: Vec<_> = window.data(window.geometry().extent()).unwrap().iter().collect();
         assert_eq!(data, [extent(0x9000, 0x1_0000)]);
     }
