@@ -1,1 +1,15 @@
-//! x
+//! The engine: looks at disks, captures them to a repository, puts them back, proves it.
+//!
+//! Data flows one way: disk → tables → volumes → used map → blocks → frames → packs → store, and back. Everything
+//! long reports to a [`monitor::Monitor`] and runs in the one shape of [`pipeline`]; nothing here prints.
+
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod captures;
+pub mod clock;
+pub mod map;
+pub mod monitor;
+pub mod pipeline;
+pub mod repository;
+pub mod survey;

@@ -1,0 +1,134 @@
+//! What a capture has to do for one volume, block by block, in order.
+//!
+//! Unused parts and holes of sparse sources are passed over in one step however long they are; the rest comes in
+//! units of up to a mebibyte, each block with its mask and with what the parent capture knows of it.
+
+use crate::map::{BLOCK, MapReader, block_count, block_extent};
+use imager_image::node::{Child, Entry};
+use imager_image::{Mask, MaskUnit};
+use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet, Result};
+
+/// How many blocks a unit has at most.
+pub const UNIT_BLOCKS: usize = 16;
+
+/// A block to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Its number in the volume.
+    pub index: u64,
+    /// Where it lies in the volume.
+    pub extent: Extent,
+    /// Which parts of it count.
+    pub mask: Mask,
+    /// What the parent capture knows of it.
+    pub parent: Entry,
+}
+
+/// A piece of work.
+#[derive(Debug)]
+pub enum Unit {
+    /// So many blocks from the first that need no look.
+    Run(u64, u64, Child),
+    /// Blocks to read.
+    Blocks(Vec<Task>),
+}
+
+/// The units of one volume.
+pub struct Blocks<'a> {
+    size: ByteLen,
+    count: u64,
+    unit: MaskUnit,
+    used: &'a ExtentSet,
+    /// Where the source may hold anything but zeros.
+    data: ExtentSet,
+    parent: Option<MapReader<'a>>,
+    next: u64,
+    held: Option<Unit>,
+}
+
+impl<'a> Blocks<'a> {
+    /// The units of a volume of `size` of which `used` counts and only `data` may be anything but zeros.
+    pub fn new(
+        size: ByteLen,
+        unit: MaskUnit,
+        used: &'a ExtentSet,
+        data: ExtentSet,
+        parent: Option<MapReader<'a>>,
+    ) -> Self {
+        let parent = parent.filter(|p| p.size() == size && p.unit() == unit);
+        Self { size, count: block_count(size), unit, used, data, parent, next: 0, held: None }
+    }
+
+    /// The number of the block that holds byte `at`.
+    fn block_of(at: ByteOffset) -> u64 {
+        at.get() / BLOCK.get()
+    }
+
+    /// The run that starts at the next block, if one does.
+    fn run(&self) -> Option<(u64, Child)> {
+        let here = block_extent(self.next, self.size);
+        let rest = Extent::between(here.start(), ByteOffset::new(self.size.get()));
+        let Some(used) = self.used.overlapping(rest).next() else {
+            return Some((self.count - self.next, Child::Unused));
+        };
+        let first_used = Self::block_of(used.start());
+        if first_used > self.next {
+            return Some((first_used - self.next, Child::Unused));
+        }
+        let next_data = self.data.overlapping(rest).next().map_or(rest.end(), Extent::start);
+        let zero = Extent::between(used.start(), used.end().min(next_data));
+        let whole = if zero.end() == rest.end() { self.count } else { Self::block_of(zero.end()) };
+        (zero.start() <= here.start() && whole > self.next).then(|| (whole - self.next, Child::Zero))
+    }
+
+    fn mask(&self, block: Extent) -> Mask {
+        let mut mask = Mask::NONE;
+        let unit = self.unit.bytes() as u64;
+        for part in self.used.overlapping(block) {
+            let from = part.start().saturating_since(block.start()).get() / unit;
+            let to = part.end().saturating_since(block.start()).get().div_ceil(unit);
+            mask.set(usize::try_from(from).unwrap_or(128), usize::try_from(to).unwrap_or(128));
+        }
+        mask
+    }
+
+    fn task(&mut self) -> Result<Task> {
+        let extent = block_extent(self.next, self.size);
+        let parent = match &mut self.parent {
+            Some(parent) => parent.entry(self.next)?,
+            None => Entry::UNUSED,
+        };
+        Ok(Task { index: self.next, extent, mask: self.mask(extent), parent })
+    }
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Result<Unit>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(held) = self.held.take() {
+            return Some(Ok(held));
+        }
+        let mut tasks = Vec::new();
+        while self.next < self.count && tasks.len() < UNIT_BLOCKS {
+            if let Some((len, child)) = self.run() {
+                let run = Unit::Run(self.next, len, child);
+                self.next += len;
+                if tasks.is_empty() {
+                    return Some(Ok(run));
+                }
+                self.held = Some(run);
+                break;
+            }
+            match self.task() {
+                Ok(task) => tasks.push(task),
+                Err(error) => {
+                    self.next = self.count;
+                    return Some(Err(error));
+                }
+            }
+            self.next += 1;
+        }
+        (!tasks.is_empty()).then_some(Ok(Unit::Blocks(tasks)))
+    }
+}

@@ -1,0 +1,295 @@
+//! Capturing: disks → tables → volumes → used maps → blocks → frames → packs → share.
+//!
+//! The order on the share is what makes it safe to die anywhere: the lease, then packs of blocks, then packs of map
+//! nodes, then the sparse index, and the manifest last; its presence is the commit.
+
+pub mod blocks;
+pub mod dedup;
+mod packer;
+mod record;
+mod streams;
+pub mod worker;
+
+pub use record::number_disks;
+
+use crate::captures;
+use crate::clock;
+use crate::map::{MapBuilder, MapReader};
+use crate::monitor::{Monitor, check_cancelled};
+use crate::pipeline::{Width, ordered};
+use crate::repository::{Repository, object};
+use crate::survey::Survey;
+use blocks::Blocks;
+use dedup::Dedup;
+use imager_image::manifest::{Consistency, Cost, Header, Kind, Manifest, Map, Problem};
+use imager_image::{CaptureId, Compression, index, names};
+use imager_units::{ByteLen, Error, ErrorKind, ExtentSet, Result};
+use packer::Packer;
+use std::sync::Mutex;
+use std::time::Instant;
+use streams::Stream;
+use worker::{Output, Worker};
+
+/// What to do with data volumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataMode {
+    /// Image what they use.
+    #[default]
+    Used,
+    /// Leave them out.
+    None,
+}
+
+/// How to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose capture it is.
+    pub machine: String,
+    /// Which kind; by default incremental where there is something to compare with.
+    pub kind: Option<Kind>,
+    /// What to do with data volumes.
+    pub data: DataMode,
+    /// How hard to compress.
+    pub compression: Compression,
+    /// How far the source is one instant.
+    pub consistency: Consistency,
+    /// The hardware the source belongs to, where that is known.
+    pub hardware_uuid: Option<String>,
+    /// Take the machine's name over although it belongs to other hardware.
+    pub rebind: bool,
+}
+
+/// A capture under way: its header and what it is compared with.
+struct Draft {
+    header: Header,
+    parent: Option<Manifest>,
+    started: Instant,
+}
+
+/// Captures what `survey` saw and publishes it.
+///
+/// # Errors
+/// `Io`, `OutOfSpace`, `Denied` from source or share; `Cancelled`; `Exists` when the capture was revoked meanwhile.
+/// Nothing is published then.
+pub fn run(
+    repository: &Repository,
+    survey: &Survey,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<Manifest> {
+    let draft = begin(repository, options)?;
+    let streams = streams::plan(survey, options, draft.parent.as_ref())?;
+    let total: ByteLen = streams.iter().map(|stream| stream.used.total()).sum();
+    monitor.phase("capture", Some(total));
+    let dedup = Mutex::new(Dedup::load(repository)?);
+    let (queue, packs) = packer::queue();
+    let packer = Packer::new(repository, &dedup, queue)?;
+    let (written, hooks) = std::thread::scope(|scope| {
+        let sender = std::thread::Builder::new()
+            .name("share".to_owned())
+            .spawn_scoped(scope, move || packer::send(repository, &packs, monitor))
+            .map_err(|e| Error::io("starting a thread", e))?;
+        let written = write(repository, &streams, packer, &dedup, options, monitor);
+        let sent =
+            sender.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the sending thread panicked")));
+        sent.and(written)
+    })?;
+    let mut codec = repository.codec(Compression::Small)?;
+    if !hooks.is_empty() {
+        let bytes = index::encode(&hooks, &mut codec)?;
+        repository.store().put(&object(names::index(draft.header.id))?, &bytes)?;
+    }
+    check_cancelled(monitor)?;
+    let manifest = record::manifest(survey, options, &draft, &streams, written);
+    publish(repository, &manifest, &mut codec)?;
+    Ok(manifest)
+}
+
+/// Draws the id, decides the place in the machine's history, and puts the lease.
+fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
+    names::check_machine(&options.machine)?;
+    let headers = captures::headers(repository, &options.machine)?;
+    let parent = parent(repository, options, &headers)?;
+    check_binding(options, parent.as_ref())?;
+    let kind = match options.kind {
+        Some(kind) if parent.is_some() => kind,
+        None if parent.is_some() => Kind::Incremental,
+        _ => Kind::Full,
+    };
+    let header = Header {
+        machine: options.machine.clone(),
+        time: clock::now_rfc3339(),
+        kind,
+        id: CaptureId::random()?,
+        sequence: headers.last().map_or(1, |newest| newest.sequence.saturating_add(1)),
+        previous: headers.last().map(|newest| newest.id),
+        revoked: false,
+    };
+    let lease = serde_json::json!({ "manifest": manifest_name(&header), "machine": header.machine });
+    repository.store().put(&object(names::lease(header.id))?, lease.to_string().as_bytes())?;
+    let parent = parent.filter(|_| kind != Kind::Full);
+    Ok(Draft { header, parent, started: Instant::now() })
+}
+
+fn manifest_name(header: &Header) -> String {
+    names::manifest(&header.machine, &clock::compact(&header.time), header.id)
+}
+
+/// What to compare with: the newest capture that can be read, for a differential one the newest full one.
+fn parent(repository: &Repository, options: &Options, headers: &[Header]) -> Result<Option<Manifest>> {
+    for header in headers.iter().rev() {
+        if options.kind == Some(Kind::Differential) && header.kind != Kind::Full {
+            continue;
+        }
+        match captures::read(repository, &manifest_name(header)) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Denied) => return Err(error),
+            Err(error) => tracing::warn!("capture {} cannot be compared with: {error}", header.id),
+        }
+    }
+    Ok(None)
+}
+
+/// A machine's name belongs to the hardware of its first capture, so two servers never mix their histories.
+fn check_binding(options: &Options, known: Option<&Manifest>) -> Result<()> {
+    let theirs = known.and_then(|manifest| manifest.system.hardware_uuid.as_ref());
+    match (theirs, &options.hardware_uuid) {
+        (Some(theirs), Some(ours)) if theirs != ours && !options.rebind => {
+            let what = format!(
+                "{:?} is the name of other hardware ({theirs}, this is {ours}): choose another --machine, or say \
+                 --rebind if this machine replaces it",
+                options.machine
+            );
+            Err(Error::new(ErrorKind::Denied, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of one stream.
+pub(crate) struct Written {
+    pub(crate) map: Map,
+    pub(crate) cost: Cost,
+    pub(crate) problems: Vec<Problem>,
+}
+
+struct Mapping<'r> {
+    builder: MapBuilder,
+    parent: Option<MapReader<'r>>,
+    cost: Cost,
+    lost: ExtentSet,
+}
+
+fn write<'r>(
+    repository: &'r Repository,
+    streams: &'r [Stream<'r>],
+    mut packer: Packer<'_, 'r>,
+    dedup: &Mutex<Dedup<'r>>,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<(Vec<Written>, Vec<index::Hook>)> {
+    let mut maps = Vec::new();
+    for stream in streams {
+        maps.push(Mapping::new(repository, stream)?);
+        write_stream(repository, stream, &mut packer, &mut maps, dedup, options, monitor)?;
+    }
+    packer.close_data()?;
+    loop {
+        for map in &mut maps {
+            map.builder.advance(&mut packer, &mut map.parent)?;
+        }
+        if !packer.close_map()? {
+            break;
+        }
+    }
+    let mut written = Vec::new();
+    for (map, stream) in maps.iter().zip(streams) {
+        let problems = map.problems(stream);
+        written.push(Written { map: map.builder.finish(&packer)?, cost: map.cost, problems });
+    }
+    Ok((written, packer.finish()))
+}
+
+impl<'r> Mapping<'r> {
+    fn new(repository: &'r Repository, stream: &Stream<'r>) -> Result<Self> {
+        let parent = stream.parent.map(|map| MapReader::new(repository.frames()?, map)).transpose()?;
+        let builder = MapBuilder::new(stream.source.geometry().size, stream.unit);
+        let cost = Cost { used_bytes: stream.used.total().get(), ..Cost::default() };
+        Ok(Self { builder, parent, cost, lost: ExtentSet::new() })
+    }
+
+    fn problems(&self, stream: &Stream<'_>) -> Vec<Problem> {
+        let lost = (!self.lost.is_empty()).then(|| Problem {
+            volume: stream.label.clone(),
+            message: format!("{} could not be read", self.lost.total()),
+            extents: self.lost.iter().map(Into::into).collect(),
+        });
+        lost.into_iter().collect()
+    }
+
+    fn book(&mut self, output: &Output) {
+        self.cost.read_bytes += output.read.get();
+        self.lost.extend(output.unreadable.iter());
+        for (_, found) in &output.blocks {
+            if let worker::Found::New { len, .. } = found {
+                self.cost.new_bytes += u64::from(*len);
+            }
+        }
+    }
+}
+
+fn write_stream<'r>(
+    repository: &'r Repository,
+    stream: &'r Stream<'r>,
+    packer: &mut Packer<'_, 'r>,
+    maps: &mut [Mapping<'r>],
+    dedup: &Mutex<Dedup<'r>>,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let size = stream.source.geometry().size;
+    let data = stream.source.data(stream.source.geometry().extent())?;
+    let parent = stream.parent.map(|map| MapReader::new(repository.frames()?, map)).transpose()?;
+    let units = Blocks::new(size, stream.unit, &stream.used, data, parent);
+    let frame_bytes = options.compression.frame_bytes();
+    let make = || {
+        let codec = repository.codec(options.compression)?;
+        let mut worker = Worker::new(&*stream.source, stream.unit, codec, frame_bytes, dedup, monitor);
+        Ok(move |unit| worker.run(unit))
+    };
+    let before = packer.stored();
+    ordered("capture", Width::for_this_machine(), units, make, |mut output: Output| {
+        let places = packer.take(&mut output)?;
+        let [.., current] = &mut *maps else { return Ok(()) };
+        current.book(&output);
+        if let Some((first, count, child)) = output.run {
+            current.builder.put_run(first, count, child);
+        }
+        for (index, found) in &output.blocks {
+            if let Some(draft) = found.draft(&places) {
+                current.builder.put(*index, draft);
+            }
+        }
+        monitor.advance(output.used);
+        for map in &mut *maps {
+            if map.builder.waiting() > 0 {
+                map.builder.advance(packer, &mut map.parent)?;
+            }
+        }
+        Ok(())
+    })?;
+    if let [.., current] = maps {
+        current.cost.stored_bytes = packer.stored().saturating_sub(before).get();
+    }
+    Ok(())
+}
+
+fn publish(repository: &Repository, manifest: &Manifest, codec: &mut imager_image::Codec<'_>) -> Result<()> {
+    let name = manifest_name(&manifest.header);
+    let bytes = manifest.encode(codec)?;
+    repository.store().put(&object(name)?, &bytes).map_err(|error| match error.kind() {
+        ErrorKind::Exists => error.within("this capture was revoked while it ran"),
+        _ => error,
+    })?;
+    Ok(())
+}

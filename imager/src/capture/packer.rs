@@ -1,0 +1,178 @@
+//! Filling packs and sending them to the share.
+//!
+//! One thread sends, in the order in which packs were closed: data before the maps that refer to it, and the manifest
+//! only after all. At most two closed packs wait, so a slow share slows the capture and does not fill memory.
+
+use super::dedup::{Dedup, Site};
+use super::worker::{Found, Output};
+use crate::map::{NodeSink, Place};
+use crate::monitor::{Monitor, Stage, timed};
+use crate::repository::{Repository, object};
+use imager_image::frame::FrameKind;
+use imager_image::index::{Hook, is_hook};
+use imager_image::pack::{Item, PackBuilder, PackKind, PackRef};
+use imager_image::{BlockId, Codec, Compression, NodeId, PackId, names};
+use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+/// A closed pack on its way.
+pub struct Closed {
+    id: PackId,
+    bytes: Vec<u8>,
+}
+
+/// Puts packs onto the share as they come, until the sender is gone.
+///
+/// # Errors
+/// The share's first error.
+pub fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &dyn Monitor) -> Result<()> {
+    for pack in queue {
+        let name = object(names::pack(pack.id))?;
+        timed(monitor, Stage::Share, || repository.store().put(&name, &pack.bytes))
+            .context(|| format!("storing pack {}", pack.id))?;
+    }
+    Ok(())
+}
+
+/// How many closed packs may wait.
+pub fn queue() -> (SyncSender<Closed>, Receiver<Closed>) {
+    sync_channel(1)
+}
+
+struct Open {
+    number: usize,
+    builder: PackBuilder,
+    hooks: Vec<BlockId>,
+}
+
+/// The packs that a capture writes.
+pub struct Packer<'a, 'r> {
+    codec: Codec<'r>,
+    dedup: &'a Mutex<Dedup<'r>>,
+    queue: SyncSender<Closed>,
+    packs: Vec<Option<PackRef>>,
+    data: Option<Open>,
+    map: Option<Open>,
+    hooks: Vec<Hook>,
+    stored: ByteLen,
+}
+
+impl<'a, 'r> Packer<'a, 'r> {
+    /// Packs go into `queue`.
+    ///
+    /// # Errors
+    /// `OutOfSpace` without memory for a codec.
+    pub fn new(
+        repository: &'r Repository,
+        dedup: &'a Mutex<Dedup<'r>>,
+        queue: SyncSender<Closed>,
+    ) -> Result<Self> {
+        let codec = repository.codec(Compression::Fast)?;
+        let (packs, hooks) = (Vec::new(), Vec::new());
+        Ok(Self { codec, dedup, queue, packs, data: None, map: None, hooks, stored: ByteLen::ZERO })
+    }
+
+    /// Takes the frames of a worker's output into the open pack, and says where each went.
+    ///
+    /// # Errors
+    /// Whatever closing a pack fails with.
+    pub fn take(&mut self, output: &mut Output) -> Result<Vec<Place>> {
+        let mut places = Vec::with_capacity(output.frames.len());
+        for (frame, items) in std::mem::take(&mut output.frames) {
+            self.stored = self.stored.saturating_add(ByteLen::of(&frame));
+            places.push(self.push_blocks(&frame, items)?);
+        }
+        let mut dedup = self.dedup.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, found) in &output.blocks {
+            if let Found::New { id, frame, at, .. } = *found {
+                if let Some(place) = places.get(frame) {
+                    dedup.learn(id, Site::Ours(Place { at, ..*place }));
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    fn push_blocks(&mut self, frame: &[u8], items: Vec<Item>) -> Result<Place> {
+        let open = open(&mut self.data, PackKind::Data, &mut self.packs);
+        open.hooks.extend(items.iter().map(|item| BlockId(item.id)).filter(|id| is_hook(*id)));
+        let place = Place { pack: open.number, frame: open.builder.push(frame, items)?, at: 0 };
+        if open.builder.is_full() {
+            self.close_data()?;
+        }
+        Ok(place)
+    }
+
+    /// Bytes of sealed frames of blocks so far.
+    pub fn stored(&self) -> ByteLen {
+        self.stored
+    }
+
+    /// Closes the open pack of blocks, if there is one.
+    ///
+    /// # Errors
+    /// Whatever sealing its table or the share fail with.
+    pub fn close_data(&mut self) -> Result<()> {
+        match self.data.take() {
+            Some(open) => self.close(open),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the open pack of nodes, if there is one, and says whether there was.
+    ///
+    /// # Errors
+    /// As `close_data`.
+    pub fn close_map(&mut self) -> Result<bool> {
+        match self.map.take() {
+            Some(open) => self.close(open).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn close(&mut self, open: Open) -> Result<()> {
+        let (pack, bytes, _) = open.builder.finish(&mut self.codec)?;
+        self.hooks.extend(open.hooks.into_iter().map(|id| (id, pack)));
+        if let Some(place) = self.packs.get_mut(open.number) {
+            *place = Some(pack);
+        }
+        // Whoever sends has stopped only because of an error, which its own result tells.
+        let gone = |_| Error::new(ErrorKind::Cancelled, "the share is gone");
+        self.queue.send(Closed { id: pack.id, bytes }).map_err(gone)
+    }
+
+    /// What the sparse index of this capture lists. Ends the queue.
+    pub fn finish(self) -> Vec<Hook> {
+        self.hooks
+    }
+}
+
+fn open<'p>(slot: &'p mut Option<Open>, kind: PackKind, packs: &mut Vec<Option<PackRef>>) -> &'p mut Open {
+    slot.get_or_insert_with(|| {
+        packs.push(None);
+        Open { number: packs.len() - 1, builder: PackBuilder::new(kind), hooks: Vec::new() }
+    })
+}
+
+impl NodeSink for Packer<'_, '_> {
+    fn pack(&self, number: usize) -> Option<PackRef> {
+        self.packs.get(number).copied().flatten()
+    }
+
+    fn store(&mut self, id: NodeId, encoded: &[u8]) -> Result<Place> {
+        let frame = self.codec.seal(FrameKind::Node, encoded)?;
+        let len = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        let open = open(&mut self.map, PackKind::Map, &mut self.packs);
+        let span = open.builder.push(&frame, vec![Item { id: id.0, len }])?;
+        let place = Place { pack: open.number, frame: span, at: 0 };
+        if open.builder.is_full() {
+            self.close_map()?;
+        }
+        Ok(place)
+    }
+
+    fn id(&self, encoded: &[u8]) -> NodeId {
+        self.codec.keys().node_id(encoded)
+    }
+}

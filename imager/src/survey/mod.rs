@@ -1,0 +1,200 @@
+//! Looking at disks: tables, volumes, filesystems and what each volume is for. Reads only.
+
+pub mod fstab;
+mod roles;
+
+use imager_disk::identity::DiskIdentity;
+use imager_disk::table::{self, Entry, Table, TableKind};
+use imager_disk::{Access, Device, Geometry, ReadAt, System, Window};
+use imager_image::manifest::Role;
+use imager_units::{ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
+use imager_volume::{Filesystem, UsedMap};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A disk that was looked at.
+pub struct Disk {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The disk, open for reading.
+    pub device: Arc<dyn ReadAt>,
+    /// Which one it is.
+    pub identity: DiskIdentity,
+    /// Its size and sectors.
+    pub geometry: Geometry,
+    /// How it is divided.
+    pub table: Table,
+}
+
+/// A volume that was looked at.
+pub struct Volume {
+    /// The number of its disk.
+    pub disk: u32,
+    /// How the command line calls it.
+    pub key: String,
+    /// How a person knows it.
+    pub name: String,
+    /// Its partition; none for a whole disk.
+    pub partition: Option<Entry>,
+    /// Where it lies on its disk.
+    pub extent: Extent,
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
+    /// What is on it.
+    pub filesystem: Option<Filesystem>,
+    /// What it is for.
+    pub role: Role,
+    /// Why we think so.
+    pub role_because: String,
+}
+
+/// Everything seen.
+pub struct Survey {
+    /// The disks, by number.
+    pub disks: Vec<Disk>,
+    /// Their volumes, by disk and place.
+    pub volumes: Vec<Volume>,
+    /// Text files of the system found on them that say how it is put together.
+    pub files: BTreeMap<String, String>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Roles a person assigned, by volume key.
+pub type Assigned = BTreeMap<String, Role>;
+
+/// A disk about to be looked at.
+pub struct Source {
+    /// The disk, open for reading.
+    pub device: Arc<dyn ReadAt>,
+    /// Which one it is.
+    pub identity: DiskIdentity,
+}
+
+/// Opens a disk or image file to read. A file's sector size is found from its table unless given.
+///
+/// # Errors
+/// `NotFound`, `Denied`, `Io` from the system.
+pub fn open(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
+    let mut device = Device::open(path, Access::Read, sector)?;
+    if !device.is_block() && sector.is_none() {
+        if let Some(found) = table::guess_sector_size(&device)? {
+            device = Device::open(path, Access::Read, Some(found))?;
+        }
+    }
+    let identity = System::new().identity(&device)?;
+    Ok(Source { device: Arc::new(device), identity })
+}
+
+/// Looks at disks, numbered in the order given.
+///
+/// # Errors
+/// `Corrupt` when a table contradicts itself; `Io`; `Invalid` when a role is assigned to a volume that is not there.
+pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey> {
+    let mut survey =
+        Survey { disks: Vec::new(), volumes: Vec::new(), files: BTreeMap::new(), warnings: Vec::new() };
+    for (number, source) in sources {
+        survey.add(number, source)?;
+    }
+    roles::assign(&mut survey, assigned)?;
+    Ok(survey)
+}
+
+impl Survey {
+    fn add(&mut self, number: u32, source: Source) -> Result<()> {
+        let Source { device, identity } = source;
+        let say = || identity.path.display().to_string();
+        let geometry = device.geometry();
+        if geometry.size.is_zero() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{} is empty", say())));
+        }
+        let table = table::read(&*device).context(say)?;
+        self.warnings.extend(table.warnings.iter().map(|warning| format!("disk {number}: {warning}")));
+        let parts: Vec<_> = match table.kind {
+            TableKind::None => vec![(None, geometry.extent())],
+            _ => table.volumes().map(|entry| (Some(entry.clone()), entry.extent)).collect(),
+        };
+        for (partition, extent) in parts {
+            let key = volume_key(number, partition.as_ref().map_or(0, |p| p.number));
+            let bytes: Arc<dyn ReadAt> = Arc::new(Window::part(Arc::clone(&device), extent)?);
+            let filesystem = imager_volume::probe(&*bytes).context(|| format!("volume {key}"))?;
+            let name = name_of(&key, filesystem.as_ref(), partition.as_ref());
+            self.volumes.push(Volume {
+                disk: number,
+                key,
+                name,
+                partition,
+                extent,
+                bytes,
+                filesystem,
+                role: Role::Os,
+                role_because: String::new(),
+            });
+        }
+        self.disks.push(Disk { number, device, identity, geometry, table });
+        Ok(())
+    }
+
+    /// The volume that a person calls `key`: its key, or a UUID or label that is unique.
+    ///
+    /// # Errors
+    /// `Invalid` when there is none or more than one.
+    pub fn volume(&self, key: &str) -> Result<&Volume> {
+        let by = |matches: &dyn Fn(&Volume) -> bool| {
+            self.volumes.iter().filter(|v| matches(v)).collect::<Vec<_>>()
+        };
+        let named = |volume: &Volume| {
+            let filesystem = volume.filesystem.as_ref();
+            let uuid = filesystem.and_then(|f| f.uuid.as_deref());
+            let part = volume.partition.as_ref().and_then(|p| p.unique_id.as_deref());
+            let label = filesystem.and_then(|f| f.label.as_deref());
+            [uuid, part].into_iter().flatten().any(|id| id.eq_ignore_ascii_case(key)) || label == Some(key)
+        };
+        let (by_key, by_name) = (by(&|v| v.key == key), by(&named));
+        match (by_key.as_slice(), by_name.as_slice()) {
+            ([volume], _) | ([], [volume]) => Ok(volume),
+            _ => {
+                let keys: Vec<_> = self.volumes.iter().map(|v| v.key.as_str()).collect();
+                let what = if by_name.is_empty() { "no volume" } else { "more than one volume" };
+                let message = format!("{what} is called {key:?}; the volumes are {}", keys.join(", "));
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+        }
+    }
+}
+
+impl Volume {
+    /// The bytes of it that count.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read.
+    pub fn used(&self) -> Result<UsedMap> {
+        imager_volume::used(&*self.bytes).context(|| format!("volume {}", self.key))
+    }
+}
+
+impl Disk {
+    /// Every byte outside its volumes.
+    pub fn remainder(&self) -> ExtentSet {
+        match self.table.kind {
+            TableKind::None => ExtentSet::new(),
+            _ => self
+                .table
+                .covered()
+                .complement(Extent::between(ByteOffset::ZERO, ByteOffset::new(self.geometry.size.get()))),
+        }
+    }
+}
+
+/// How the command line calls a volume: `N` on the first disk, `D:N` on another.
+pub fn volume_key(disk: u32, number: u32) -> String {
+    if disk == 1 { number.to_string() } else { format!("{disk}:{number}") }
+}
+
+fn name_of(key: &str, filesystem: Option<&Filesystem>, partition: Option<&Entry>) -> String {
+    filesystem
+        .and_then(|f| f.label.clone())
+        .or_else(|| partition.and_then(|p| p.name.clone()))
+        .unwrap_or_else(|| key.to_owned())
+}

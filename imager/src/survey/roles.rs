@@ -1,0 +1,111 @@
+//! What each volume is for. `data` only when a person says so or the captured system's own fstab does: everything
+//! that is not recognised for certain counts as the operating system and is imaged in full.
+
+use super::fstab::{self, Mount};
+use super::{Assigned, Survey, Volume};
+use imager_disk::table::TableKind;
+use imager_image::manifest::Role;
+use imager_units::Result;
+use std::sync::Arc;
+
+/// Files that say how a system is put together; kept in the manifest for whoever rebuilds it by hand.
+const SYSTEM_FILES: [&str; 5] =
+    ["/etc/fstab", "/etc/crypttab", "/etc/hostname", "/etc/os-release", "/etc/mdadm/mdadm.conf"];
+
+/// Partition types the machine boots from: EFI system, BIOS boot, PReP, XBOOTLDR, Microsoft reserved and recovery.
+const BOOT_TYPES: [&str; 8] = [
+    "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+    "21686148-6449-6E6F-744E-656564454649",
+    "9E1A2D38-C612-4316-AA26-8B49521E5A8B",
+    "BC13C2FF-59E6-4262-A352-B275FD6F7172",
+    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
+    "DE94BBA4-06D1-4D40-A16A-BFD50179D6AC",
+    "ef",
+    "41",
+];
+
+/// Decides the role of every volume.
+pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
+    let mut mounts = Vec::new();
+    let mut roots = Vec::new();
+    for (index, volume) in survey.volumes.iter().enumerate() {
+        let is_ext = volume.filesystem.as_ref().is_some_and(|f| f.kind.starts_with("ext"));
+        let found =
+            if is_ext { fstab::read_files(Arc::clone(&volume.bytes), &SYSTEM_FILES) } else { Vec::new() };
+        if let Some((_, text)) = found.iter().find(|(path, _)| path == "/etc/fstab") {
+            mounts.extend(fstab::parse(text));
+            roots.push(index);
+            survey.files.extend(found);
+        }
+    }
+    // A line that fits two volumes (a clone beside its original) tells nothing about either.
+    mounts.retain(|mount| survey.volumes.iter().filter(|volume| names(mount, volume)).count() == 1);
+    for (index, volume) in survey.volumes.iter_mut().enumerate() {
+        let alone = survey.disks.iter().any(|d| d.number == volume.disk && d.table.kind == TableKind::None);
+        let at: Vec<_> = mounts.iter().filter(|m| names(m, volume)).map(|m| m.at.as_str()).collect();
+        let (role, because) = recognise(volume, alone, roots.contains(&index), &at);
+        (volume.role, volume.role_because) = (role, because);
+        if let [at] = at.as_slice() {
+            volume.name = (*at).to_owned();
+        }
+    }
+    for (key, role) in assigned {
+        let key = survey.volume(key)?.key.clone();
+        for volume in survey.volumes.iter_mut().filter(|v| v.key == key) {
+            (volume.role, volume.role_because) = (*role, "as you said".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn recognise(volume: &Volume, alone: bool, is_root: bool, at: &[&str]) -> (Role, String) {
+    let because = |role, why: &str| (role, why.to_owned());
+    let kind = volume.filesystem.as_ref().map(|f| f.kind);
+    let type_id = volume.partition.as_ref().map(|p| p.type_id.as_str());
+    if alone {
+        return because(Role::Os, "a disk that is one volume is always imaged in full");
+    }
+    if kind == Some("swap") {
+        return because(Role::Swap, "holds a swap signature");
+    }
+    if type_id.is_some_and(|id| BOOT_TYPES.iter().any(|boot| boot.eq_ignore_ascii_case(id))) {
+        return because(Role::Boot, "its partition type");
+    }
+    if is_root {
+        return because(Role::Os, "holds /etc/fstab");
+    }
+    let mounted = || format!("its system mounts it at {}", at.join(", "));
+    if at.is_empty() {
+        return because(Role::Os, "not recognised as data");
+    }
+    if at.iter().any(|at| fstab::is_boot(at)) {
+        return (Role::Boot, mounted());
+    }
+    if at.iter().any(|at| fstab::is_system(at) || !at.starts_with('/')) {
+        return (Role::Os, mounted());
+    }
+    (Role::Data, mounted())
+}
+
+/// Whether a line of an fstab names the volume by something that stays the same: UUID, label, partition GUID or name.
+fn names(mount: &Mount, volume: &Volume) -> bool {
+    let filesystem = volume.filesystem.as_ref();
+    let uuid = filesystem.and_then(|f| f.uuid.as_deref());
+    let label = filesystem.and_then(|f| f.label.as_deref());
+    let part_uuid = volume.partition.as_ref().and_then(|p| p.unique_id.as_deref());
+    let part_name = volume.partition.as_ref().and_then(|p| p.name.as_deref());
+    let same = |prefixes: [&str; 2], id: Option<&str>, exact: bool| {
+        prefixes.iter().any(|prefix| {
+            let wanted = mount.source.strip_prefix(prefix).map(|wanted| wanted.trim_matches('"'));
+            match (wanted, id) {
+                (Some(wanted), Some(id)) if exact => wanted == id,
+                (Some(wanted), Some(id)) => wanted.eq_ignore_ascii_case(id),
+                _ => false,
+            }
+        })
+    };
+    same(["UUID=", "/dev/disk/by-uuid/"], uuid, false)
+        || same(["LABEL=", "/dev/disk/by-label/"], label, true)
+        || same(["PARTUUID=", "/dev/disk/by-partuuid/"], part_uuid, false)
+        || same(["PARTLABEL=", "/dev/disk/by-partlabel/"], part_name, true)
+}
