@@ -94,8 +94,11 @@ impl Device {
                 format!("{} was exchanged while it was opened", path.display()),
             ));
         }
-        if metadata.is_file() && access == Access::Write {
-            lock(path, &file)?;
+        if metadata.is_file() {
+            lock(path, &file, access)?;
+        } else if access.writes() && sys::is_read_only(&file).unwrap_or(false) {
+            // The kernel opens it all the same, and refuses each write.
+            return Err(Error::new(ErrorKind::Denied, format!("{} is write-protected", path.display())));
         }
         let geometry = geometry(&file, &metadata, sector).context(say)?;
         let transfer = Transfer::new(file, &geometry, access, metadata.is_file()).context(say)?;
@@ -312,7 +315,9 @@ fn geometry(file: &File, metadata: &Metadata, sector: Option<SectorSize>) -> Res
     // Some bridges report nonsense here; the logical sector is then the safe answer.
     let physical = sys::physical_sector_bytes(file).ok().and_then(|bytes| SectorSize::new(bytes).ok());
     let physical = physical.unwrap_or(logical).max(logical);
-    Ok(Geometry { size: sys::size(file).map_err(fail)?, logical, physical })
+    // A part of a sector at the end (a loop device on a file of odd length) is counted, but the kernel cannot reach it.
+    let size = sys::size(file).map_err(fail)?.get();
+    Ok(Geometry { size: ByteLen::new(size - size % u64::from(own.get())), logical, physical })
 }
 
 /// The runs of a regular file that are not holes. A file system that does not know says all of it.
@@ -355,7 +360,10 @@ fn busy_is_denied(path: &Path, error: std::io::Error) -> Error {
 }
 
 /// Keeps two of us from writing to one file; a file system without locks cannot.
-fn lock(path: &Path, file: &File) -> Result<()> {
+fn lock(path: &Path, file: &File, access: Access) -> Result<()> {
+    if access != Access::Write {
+        return Ok(());
+    }
     match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => Err(Error::new(
             ErrorKind::Denied,

@@ -2,9 +2,8 @@
 //!
 //! `O_DIRECT` takes whole units (the logical sector of a block device, 4096 bytes of a file) in aligned memory. What
 //! is aligned goes straight; what is not goes through a buffer of ours, and a write that covers a part of a unit reads
-//! the rest first, under a lock: two such writes may meet in one unit. What lies behind the last whole unit (files of odd
-//! length, disks whose size is no multiple of their sector) goes through the page cache, and nothing else of that page
-//! ever goes past it.
+//! the rest first, under a lock: two such writes may meet in one unit. What lies behind the last whole unit of a file of odd
+//! length goes through the page cache, and nothing else of that page ever goes past it.
 
 use super::Access;
 use crate::{AlignedBuf, Geometry, sys};
