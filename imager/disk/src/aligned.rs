@@ -22,11 +22,7 @@ impl AlignedBuf {
         let backing = vec![0; len.saturating_add(Self::ALIGN)];
         let start = backing.as_ptr().align_offset(Self::ALIGN);
         // `align_offset` may refuse only at compile time; a wrong start would cost the alignment, nothing else.
-        Self {
-            start: if start < Self::ALIGN { start } else { 0 },
-            len,
-            backing,
-        }
+        Self { start: if start < Self::ALIGN { start } else { 0 }, len, backing }
     }
 
     /// Makes the buffer `len` bytes long, reusing its memory where that is enough. What it then holds is unspecified.
@@ -55,9 +51,7 @@ impl DerefMut for AlignedBuf {
 
 impl std::fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AlignedBuf")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("AlignedBuf").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

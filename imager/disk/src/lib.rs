@@ -1,8 +1,8 @@
 //! Disks: block I/O, what a disk is, and how it is divided.
 //!
 //! [`ReadAt`] and [`WriteAt`] are the seam: a device, a file, memory, one that fails, or a [`Window`] of pieces of
-//! others. [`table`] reads partition tables; [`identity`], [`usage`] and [`counters`] say which disk it is, who uses
-//! it, and what was written to it. All `unsafe` of the crate is in `sys`.
+//! others. [`table`] reads partition tables. [`System`] is what the kernel tells: [`identity`] says which disk it is,
+//! [`usage`] who uses it, [`counters`] what was written to it. All `unsafe` of the crate is in `sys`.
 
 mod aligned;
 pub mod counters;

@@ -39,8 +39,11 @@ proptest! {
     fn any_bytes_are_read_and_written_like_those_of_a_vector(size in 1..40_000_u64, ops in operations()) {
         let (_folder, path) = file(size);
         let mut model = vec![0; usize::try_from(size).unwrap()];
-        for access in [Access::Write, Access::WriteShared] {
-            let device = Device::open(&path, access, None).unwrap();
+        for (access, direct) in [(Access::Write, true), (Access::WriteShared, true), (Access::Write, false)] {
+            let mut device = Device::open(&path, access, None).unwrap();
+            if !direct {
+                device.transfer.without_direct();
+            }
             for &(at, len, byte, misaligned) in &ops {
                 let (at, len) = (at.min(size), len.min(size - at.min(size)));
                 let part = &mut model[usize::try_from(at).unwrap()..][..usize::try_from(len).unwrap()];

@@ -52,6 +52,13 @@ impl Transfer {
         self.direct_end = if self.direct.is_some() { size.get() - size.get() % self.unit } else { 0 };
     }
 
+    /// As on a file system that cannot do direct I/O.
+    #[cfg(test)]
+    pub(super) fn without_direct(&mut self) {
+        self.direct = None;
+        self.direct_end = 0;
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.file
     }
