@@ -12,4 +12,5 @@ pub mod map;
 pub mod monitor;
 pub mod pipeline;
 pub mod repository;
+pub mod restore;
 pub mod survey;

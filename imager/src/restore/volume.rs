@@ -11,7 +11,7 @@ use crate::map::{BLOCK, MapReader, block_extent};
 use crate::monitor::{Monitor, Stage, check_cancelled, timed};
 use crate::pipeline::{Width, ordered};
 use crate::repository::{FrameReader, Repository};
-use imager_disk::{AlignedBuf, ReadAt, WriteAt};
+use imager_disk::{AlignedBuf, WriteAt};
 use imager_image::manifest::Map;
 use imager_image::node::{Content, Entry};
 use imager_image::{BLOCK_BYTES, Keys, Mask, MaskUnit};
@@ -373,19 +373,22 @@ impl<'a, 'r> Worker<'a, 'r> {
         let extent = span(run);
         let len = extent.len().to_usize().unwrap_or(0);
         let bytes = self.buffer.get_mut(..len).unwrap_or_default();
-        let read = timed(shared.monitor, Stage::Read, || {
-            shared.job.target.read_exact_at(extent.start(), bytes)
-        });
+        let read =
+            timed(shared.monitor, Stage::Read, || shared.job.target.read_exact_at(extent.start(), bytes));
         match read {
             Ok(()) => {}
             // What cannot be read cannot match; writing it may mend it, and is read back.
-            Err(error) if error.kind() == ErrorKind::Io => return Ok(run.iter().copied().filter(is_wanted).collect()),
+            Err(error) if error.kind() == ErrorKind::Io => {
+                return Ok(run.iter().copied().filter(is_wanted).collect());
+            }
             Err(error) => return Err(error),
         }
         done.compared = done.compared.saturating_add(extent.len());
         let mut different = Vec::new();
         for (block, bytes) in run.iter().zip(bytes.chunks_mut(BLOCK_BYTES)) {
-            if !is_wanted(block) || timed(shared.monitor, Stage::Compute, || shared.matches(&block.entry, bytes)) {
+            if !is_wanted(block)
+                || timed(shared.monitor, Stage::Compute, || shared.matches(&block.entry, bytes))
+            {
                 done.matched = done.matched.saturating_add(block.extent.len());
             } else {
                 different.push(*block);
@@ -416,8 +419,10 @@ impl<'a, 'r> Worker<'a, 'r> {
                     let from = part.start().saturating_since(base).to_usize().unwrap_or(0);
                     let len = part.len().to_usize().unwrap_or(0);
                     let bytes = self.buffer.get(from..from + len).unwrap_or_default();
-                    timed(shared.monitor, Stage::Write, || shared.job.target.write_all_at(part.start(), bytes))
-                        .context(|| format!("writing {} at {part}", shared.job.label))?;
+                    timed(shared.monitor, Stage::Write, || {
+                        shared.job.target.write_all_at(part.start(), bytes)
+                    })
+                    .context(|| format!("writing {} at {part}", shared.job.label))?;
                     done.written.insert(part);
                 }
             }
@@ -465,7 +470,9 @@ fn unreadable(blocks: &[Block]) -> ExtentSet {
 
 /// Neighbouring blocks together, at most a unit's worth.
 fn runs(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
-    blocks.chunk_by(|a, b| a.extent.end() == b.extent.start()).flat_map(|run| run.chunks(super::work::UNIT_BLOCKS))
+    blocks
+        .chunk_by(|a, b| a.extent.end() == b.extent.start())
+        .flat_map(|run| run.chunks(super::work::UNIT_BLOCKS))
 }
 
 fn span(run: &[Block]) -> Extent {

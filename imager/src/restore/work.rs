@@ -1,8 +1,8 @@
 //! What a restore has to do for one volume: the blocks with content, in order, cut where frames end.
 
 use crate::map::{MapReader, Piece, block_extent};
-use imager_image::node::{Child, Content, Entry};
 use imager_image::BLOCK_BYTES;
+use imager_image::node::{Child, Content, Entry};
 use imager_units::{ByteLen, Extent, ExtentSet, Result};
 use std::collections::VecDeque;
 
@@ -67,13 +67,15 @@ impl<'a> Units<'a> {
     }
 
     /// The next block from which on something may be asked for.
-    fn skip(&self, from: u64) -> u64 {
+    fn seek(&self, from: u64) -> u64 {
         let rest = |first: u64| {
             let here = block_extent(first, self.map.size());
             Extent::between(here.start(), Extent::first(self.map.size()).end())
         };
         let next_in = |set: &ExtentSet| {
-            set.overlapping(rest(from)).next().map_or(self.map.blocks(), |e| e.start().get() / BLOCK_BYTES as u64)
+            set.overlapping(rest(from))
+                .next()
+                .map_or(self.map.blocks(), |e| e.start().get() / BLOCK_BYTES as u64)
         };
         let by_head = if self.in_head { next_in(self.head) } else { from };
         by_head.max(self.only.map_or(from, next_in)).max(from)
@@ -81,7 +83,7 @@ impl<'a> Units<'a> {
 
     /// Takes the next piece of the map apart.
     fn step(&mut self) -> Result<()> {
-        self.next = self.skip(self.next);
+        self.next = self.seek(self.next);
         if self.next >= self.map.blocks() {
             self.cut();
             return Ok(());
@@ -110,8 +112,11 @@ impl<'a> Units<'a> {
         let size = self.map.size();
         while self.next < end {
             let to = end.min(self.next + ZERO_BLOCKS);
-            let part = Extent::between(block_extent(self.next, size).start(), block_extent(to - 1, size).end());
-            let plain = !self.in_head && !self.head.overlaps(part) && self.only.is_none_or(|only| only.contains(part));
+            let part =
+                Extent::between(block_extent(self.next, size).start(), block_extent(to - 1, size).end());
+            let plain = !self.in_head
+                && !self.head.overlaps(part)
+                && self.only.is_none_or(|only| only.contains(part));
             if plain {
                 self.cut();
                 self.ready.push_back(Unit::Zero(part));
@@ -136,9 +141,10 @@ impl<'a> Units<'a> {
             Content::Data(_, location) => Some((location.pack.id, location.frame.offset)),
             _ => None,
         };
-        let same_frame = self.blocks.last().is_some_and(|last| {
-            frame(&last.entry).is_some() && frame(&last.entry) == frame(&entry)
-        });
+        let same_frame = self
+            .blocks
+            .last()
+            .is_some_and(|last| frame(&last.entry).is_some() && frame(&last.entry) == frame(&entry));
         if self.blocks.len() >= UNIT_BLOCKS || (self.blocks.len() >= ENOUGH_BLOCKS && !same_frame) {
             self.cut();
         }

@@ -1,0 +1,280 @@
+//! Restoring: a plan that was shown, then writes in an order that leaves nothing that looks finished until it is.
+
+mod fetch;
+mod outside;
+pub mod plan;
+pub mod target;
+pub mod untouched;
+pub mod volume;
+mod work;
+
+use crate::monitor::{Monitor, check_cancelled};
+use crate::repository::Repository;
+use imager_disk::{DeviceNumber, System, WriteAt};
+use imager_image::manifest::{Mode, Problem, Role, Run};
+use imager_units::{ByteLen, ByteOffset, Context, ExtentSet, Result, SectorSize};
+use plan::{DiskPlan, Plan, Scope, VolumePlan};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+use target::{Shield, Writer, window};
+use untouched::{Proof, Untouched, witness};
+use volume::{Job, Outcome, ReadBack};
+
+/// What became of a volume.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeReport {
+    /// The number of its disk.
+    pub disk: u32,
+    /// Its key.
+    pub key: String,
+    /// How a person knows it.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// How much of it was in the capture.
+    pub mode: Mode,
+    /// Bytes read to compare.
+    pub read_bytes: u64,
+    /// Bytes that were there already.
+    pub matched_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes read back.
+    pub verified_bytes: u64,
+    /// Whether it is whole; otherwise its head was withheld and it is not recognisable.
+    pub complete: bool,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The volumes written.
+    pub volumes: Vec<VolumeReport>,
+    /// The volumes proven untouched.
+    pub untouched: Vec<Untouched>,
+    /// Bytes read from targets to compare.
+    pub read_bytes: u64,
+    /// Bytes that were there already.
+    pub matched_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Whether everything written was read back and is right.
+    pub verified: bool,
+    /// What is missing or damaged.
+    pub problems: Vec<Problem>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// Whether something in the repository was damaged.
+    #[serde(skip)]
+    pub is_damaged: bool,
+    /// How long it took.
+    pub elapsed_seconds: f64,
+}
+
+/// How to carry out a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether what was written is read back.
+    pub read_back: ReadBack,
+    /// How thoroughly untouched volumes are proven untouched.
+    pub proof: Proof,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+/// `Denied` when a target came into use since the plan was made; `Io` when a target fails or does not hold what was
+/// written; `Cancelled`; errors of the share. An interrupted restore is run again.
+pub fn run(repository: &Repository, plan: &Plan, options: Options, monitor: &dyn Monitor) -> Result<Report> {
+    let started = Instant::now();
+    let mut report = Report { warnings: plan.warnings.clone(), ..Report::default() };
+    report.verified = options.read_back == ReadBack::Yes;
+    monitor.phase("restore", Some(plan.content()));
+    for disk in &plan.disks {
+        let disk_run = DiskRun { repository, plan: disk, options, monitor };
+        disk_run.run(plan, &mut report).context(|| format!("disk {}", disk.disk.number))?;
+    }
+    report.elapsed_seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+struct DiskRun<'a> {
+    repository: &'a Repository,
+    plan: &'a DiskPlan,
+    options: Options,
+    monitor: &'a dyn Monitor,
+}
+
+impl DiskRun<'_> {
+    fn run(&self, whole: &Plan, report: &mut Report) -> Result<()> {
+        let (target, proof) = (&self.plan.target, self.options.proof);
+        let witnesses = witness(target, self.plan.untouched.clone(), whole.capture, proof)?;
+        match self.plan.scope {
+            Scope::InPlace => self.in_place(report)?,
+            Scope::Tables => self.tables(report)?,
+            Scope::BareMetal => self.bare_metal(report)?,
+        }
+        for witness in &witnesses {
+            let testimony = witness.testify(target, whole.capture)?;
+            if !testimony.unchanged {
+                report.problems.push(Problem {
+                    volume: testimony.key.clone(),
+                    message: "changed although it was not to be touched".to_owned(),
+                    extents: Vec::new(),
+                });
+            }
+            report.untouched.push(testimony);
+        }
+        Ok(())
+    }
+
+    fn sector(&self) -> SectorSize {
+        self.plan.target.geometry.logical
+    }
+
+    fn open_whole(&self) -> Result<Writer> {
+        let mut writer = Writer::open(&self.plan.target.path, self.sector())?;
+        if let Some(size) = self.plan.extend_to {
+            writer.extend(size)?;
+        }
+        Ok(writer)
+    }
+
+    fn in_place(&self, report: &mut Report) -> Result<()> {
+        let target = &self.plan.target;
+        let planned: Vec<_> = self.plan.volumes.iter().map(|volume| volume.extent).collect();
+        let by_partition = target.is_block && self.plan.disk.table.kind != "none";
+        let resets: Vec<_> = self.plan.swap_resets.iter().map(|reset| reset.extent).collect();
+        let writable = [planned.as_slice(), resets.as_slice()].concat();
+        let _shield = if by_partition { Some(Shield::raise(target, &writable)?) } else { None };
+        let whole = if by_partition { None } else { Some(Arc::new(self.open_whole()?)) };
+        // The system last: until then the machine does not boot.
+        let (boot, others): (Vec<_>, Vec<_>) =
+            self.plan.volumes.iter().partition(|planned| planned.volume.role == Role::Boot);
+        for planned in others.into_iter().chain(boot) {
+            let outcome = match &whole {
+                Some(whole) => self.volume(planned, &window(whole, planned.extent)?)?,
+                None => {
+                    let node = target.partition(planned.extent)?;
+                    self.volume(planned, &Writer::open(&node.path, self.sector())?)?
+                }
+            };
+            self.book(planned, &outcome, report);
+        }
+        for reset in &self.plan.swap_resets {
+            let write = |target: &dyn WriteAt| -> Result<()> {
+                target.write_all_at(ByteOffset::ZERO, &reset.page)?;
+                target.flush()
+            };
+            match &whole {
+                Some(whole) => write(&window(whole, reset.extent)?)?,
+                None => write(&Writer::open(&target.partition(reset.extent)?.path, self.sector())?)?,
+            }
+            report.written_bytes += reset.page.len() as u64;
+            report.warnings.push(format!("the hibernated system in swap volume {} was discarded", reset.key));
+        }
+        if self.plan.boot_code && !report.is_damaged {
+            let whole = match whole {
+                Some(whole) => whole,
+                None => Arc::new(self.open_whole()?),
+            };
+            let read_back = self.options.read_back;
+            let written = outside::restore_boot_code(self.repository, self.plan, &whole, read_back)?;
+            report.written_bytes += written.total().get();
+        }
+        Ok(())
+    }
+
+    fn tables(&self, report: &mut Report) -> Result<()> {
+        let Some(table) = &self.plan.table else { return Ok(()) };
+        let whole = self.open_whole()?;
+        let written = outside::write_table(&whole, table, self.options.read_back)?;
+        report.written_bytes += written.total().get();
+        self.reread(&whole, report);
+        Ok(())
+    }
+
+    fn bare_metal(&self, report: &mut Report) -> Result<()> {
+        let whole = Arc::new(self.open_whole()?);
+        outside::wipe(&whole)?;
+        let read_back = self.options.read_back;
+        for planned in &self.plan.volumes {
+            let outcome = self.volume(planned, &window(&whole, planned.extent)?)?;
+            self.book(planned, &outcome, report);
+        }
+        let outcome =
+            outside::restore_remainder(self.repository, self.plan, &whole, read_back, self.monitor)?;
+        self.add(&format!("{}:remainder", self.plan.disk.number), &outcome, report);
+        if report.is_damaged {
+            report.warnings.push("the partition table was withheld because of the damage".to_owned());
+            return Ok(());
+        }
+        if let Some(table) = &self.plan.table {
+            check_cancelled(self.monitor)?;
+            let written = outside::write_table(&whole, table, read_back)?;
+            report.written_bytes += written.total().get();
+            self.reread(&whole, report);
+        }
+        Ok(())
+    }
+
+    fn reread(&self, whole: &Writer, report: &mut Report) {
+        if whole.device().is_block() {
+            if let Err(error) = whole.device().reread_table() {
+                report.warnings.push(format!("the kernel did not take the new table yet: {error}"));
+            }
+        }
+    }
+
+    fn volume(&self, planned: &VolumePlan, target: &dyn WriteAt) -> Result<Outcome> {
+        let key = &planned.volume.key;
+        let job = Job {
+            label: format!("volume {key}"),
+            map: &planned.map,
+            target,
+            head: planned.head(),
+            only: None,
+            read_back: self.options.read_back,
+        };
+        volume::run(self.repository, &job, self.monitor).context(|| format!("restoring volume {key}"))
+    }
+
+    fn book(&self, planned: &VolumePlan, outcome: &Outcome, report: &mut Report) {
+        let volume = &planned.volume;
+        report.volumes.push(VolumeReport {
+            disk: volume.disk,
+            key: volume.key.clone(),
+            name: volume.name.clone(),
+            role: volume.role,
+            mode: volume.mode,
+            read_bytes: outcome.compared.get(),
+            matched_bytes: outcome.matched.get(),
+            written_bytes: outcome.written.get(),
+            verified_bytes: outcome.verified.get(),
+            complete: outcome.is_complete,
+        });
+        self.add(&volume.key, outcome, report);
+    }
+
+    fn add(&self, label: &str, outcome: &Outcome, report: &mut Report) {
+        report.read_bytes += outcome.compared.get();
+        report.matched_bytes += outcome.matched.get();
+        report.written_bytes += outcome.written.get();
+        report.is_damaged |= !outcome.damaged.is_empty();
+        let mut problem = |message: &str, extents: &ExtentSet| {
+            if !extents.is_empty() {
+                let message = format!("{message} ({})", extents.iter().map(|e| e.len()).sum::<ByteLen>());
+                let extents = extents.iter().map(Run::from).collect();
+                report.problems.push(Problem { volume: label.to_owned(), message, extents });
+            }
+        };
+        problem("is damaged in the repository; the volume's head was withheld", &outcome.damaged);
+        problem("could not be read when it was captured", &outcome.unreadable);
+    }
+}
+
+/// The kernel's count of writes to a disk.
+pub fn write_count(device: DeviceNumber) -> Option<ByteLen> {
+    System::new().write_counters(device).ok().map(|counters| counters.written)
+}

@@ -1,0 +1,496 @@
+//! The whole plan of a restore, computed and shown before the first write.
+//!
+//! A plan names what is written where on which disk, and what is not touched. Its hash covers the capture, the targets
+//! by what stays the same about them and the segments; not kernel names, nor what already matches: so it can be known
+//! beforehand and confirmed by a script.
+
+use super::target::Target;
+use super::work::content_bytes;
+use crate::map::MapReader;
+use crate::repository::{Repository, object};
+use crate::survey::{self, volume_key};
+use base64::Engine;
+use imager_disk::table::{RawArea, Table, TableKind};
+use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Volume};
+use imager_image::node::Content;
+use imager_image::pack::PackRef;
+use imager_image::{CaptureId, names};
+use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
+use imager_volume::State;
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+/// What is to be done with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Volumes go back into the partitions they came from.
+    InPlace,
+    /// The lost partition table alone.
+    Tables,
+    /// The disk is made anew.
+    BareMetal,
+}
+
+/// What a person asked for.
+pub struct Request {
+    /// The captured disk's number and where it goes.
+    pub targets: Vec<(u32, PathBuf)>,
+    /// What is to be done.
+    pub scope: Scope,
+    /// Keys of volumes; empty for what the scope does by default.
+    pub volumes: Vec<String>,
+    /// Serial numbers (or WWNs) of disks whose contents may be erased.
+    pub erase: Vec<String>,
+    /// Whether the contents of regular files may be erased.
+    pub erase_files: bool,
+    /// Where the repository lies, if on a path of this machine.
+    pub repository: Option<PathBuf>,
+}
+
+/// A volume to be written.
+pub struct VolumePlan {
+    /// The volume as captured.
+    pub volume: Volume,
+    /// Its map.
+    pub map: Map,
+    /// Where on the target.
+    pub extent: Extent,
+    /// Bytes with content.
+    pub content: ByteLen,
+}
+
+impl VolumePlan {
+    /// Everywhere it is recognisable: its first mebibyte and every copy of a superblock.
+    pub fn head(&self) -> ExtentSet {
+        let bounds = Extent::first(ByteLen::new(self.map.size_bytes));
+        let mut head = ExtentSet::from(Extent::first(ByteLen::new(1 << 20)).intersection(bounds));
+        head.extend(self.volume.head.iter().map(|run| run.extent().intersection(bounds)));
+        head
+    }
+}
+
+/// A swap volume that holds a hibernated system which must not wake up on a restored disk.
+pub struct SwapReset {
+    /// Its key on the target.
+    pub key: String,
+    /// Where it lies.
+    pub extent: Extent,
+    /// Its first page without the hibernation.
+    pub page: Vec<u8>,
+}
+
+/// What happens to one disk.
+pub struct DiskPlan {
+    /// The disk as captured.
+    pub disk: Disk,
+    /// The disk to be written.
+    pub target: Target,
+    /// What is done with it.
+    pub scope: Scope,
+    /// Volumes in the order in which they are written.
+    pub volumes: Vec<VolumePlan>,
+    /// The table to be written, fitted to the target.
+    pub table: Option<Table>,
+    /// Whether boot code outside volumes is put back.
+    pub boot_code: bool,
+    /// Hibernated swap volumes.
+    pub swap_resets: Vec<SwapReset>,
+    /// Volumes of the target that are left alone: key and place.
+    pub untouched: Vec<(String, Extent)>,
+    /// The length a file is extended to.
+    pub extend_to: Option<ByteLen>,
+}
+
+/// The plan.
+pub struct Plan {
+    /// What is restored.
+    pub capture: CaptureId,
+    /// The disks.
+    pub disks: Vec<DiskPlan>,
+    /// What a person should know before he agrees.
+    pub warnings: Vec<String>,
+}
+
+/// Computes the plan; reads every map that it needs, so that damage there is found before the first write.
+///
+/// # Errors
+/// `Denied` for every reason not to write; `Corrupt` when a map, table or pack is damaged or missing; `Invalid` when the
+/// request makes no sense.
+pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> Result<Plan> {
+    let mut plan = Plan { capture: manifest.header.id, disks: Vec::new(), warnings: Vec::new() };
+    check_distinct(request)?;
+    for (number, path) in &request.targets {
+        let disk = manifest.disks.iter().find(|disk| disk.number == *number).ok_or_else(|| {
+            let numbers: Vec<_> = manifest.disks.iter().map(|disk| disk.number.to_string()).collect();
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the capture has no disk {number}, only {}", numbers.join(", ")),
+            )
+        })?;
+        let target = Target::open(path, SectorSize::new(disk.logical_sector_bytes)?)?;
+        target.check_free(request.repository.as_deref())?;
+        let chosen = choose(manifest, *number, request)?;
+        let mut planned = match request.scope {
+            Scope::InPlace => in_place(disk, target, chosen, request, &mut plan.warnings)?,
+            Scope::Tables => tables(disk, target)?,
+            Scope::BareMetal => bare_metal(disk, target, chosen, request, &mut plan.warnings)?,
+        };
+        for volume in &mut planned.volumes {
+            volume.content = preflight(repository, &volume.map)
+                .context(|| format!("volume {} cannot be restored", volume.volume.key))?;
+        }
+        if planned.boot_code {
+            preflight(repository, &disk.remainder).context(|| format!("disk {number} cannot be restored"))?;
+        }
+        plan.disks.push(planned);
+    }
+    for key in &request.volumes {
+        let found = |disk: &DiskPlan| disk.volumes.iter().any(|planned| is_called(&planned.volume, key));
+        if !plan.disks.iter().any(found) {
+            let what =
+                format!("volume {key:?} is not in the capture of the disks named by --to, or has no content");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+    }
+    Ok(plan)
+}
+
+fn check_distinct(request: &Request) -> Result<()> {
+    let mut paths = HashSet::new();
+    let mut numbers = HashSet::new();
+    for (number, path) in &request.targets {
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if !paths.insert(path) || !numbers.insert(number) {
+            let what = "each captured disk goes to one target, and each target gets one disk";
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a person who says `key` means this volume.
+pub fn is_called(volume: &Volume, key: &str) -> bool {
+    let part = volume.partition.as_ref().and_then(|p| p.unique_id.as_deref());
+    volume.key == key
+        || [volume.uuid.as_deref(), part].into_iter().flatten().any(|id| id.eq_ignore_ascii_case(key))
+        || volume.label.as_deref() == Some(key)
+}
+
+/// The volumes of a disk that are to be written.
+fn choose(manifest: &Manifest, disk: u32, request: &Request) -> Result<Vec<Volume>> {
+    for key in &request.volumes {
+        let by_key = manifest.volumes.iter().filter(|volume| volume.key == *key).count();
+        let by_name = manifest.volumes.iter().filter(|volume| is_called(volume, key)).count();
+        if by_key == 0 && by_name > 1 {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{key:?} fits {by_name} volumes: use the key"),
+            ));
+        }
+    }
+    let wanted = |volume: &&Volume| {
+        let by_default = match request.scope {
+            Scope::InPlace => matches!(volume.role, Role::Boot | Role::Os),
+            Scope::BareMetal => true,
+            Scope::Tables => false,
+        };
+        volume.disk == disk
+            && volume.map.is_some()
+            && if request.volumes.is_empty() {
+                by_default
+            } else {
+                request.volumes.iter().any(|key| is_called(volume, key))
+            }
+    };
+    Ok(manifest.volumes.iter().filter(wanted).cloned().collect())
+}
+
+fn volume_plan(disk: &Disk, volume: Volume) -> Result<VolumePlan> {
+    let [segment] = volume.segments.as_slice() else {
+        let what = format!("volume {} lies in several pieces, which this version cannot write", volume.key);
+        return Err(Error::unsupported(what));
+    };
+    let extent = Extent::new(ByteOffset::new(segment.start_byte), ByteLen::new(segment.len_bytes))
+        .filter(|extent| segment.disk == disk.number && extent.end().get() <= disk.size_bytes)
+        .ok_or_else(|| Error::corrupt(format!("volume {} lies outside its disk", volume.key)))?;
+    match volume.map.clone() {
+        Some(map) if map.size_bytes == segment.len_bytes => {
+            Ok(VolumePlan { volume, map, extent, content: ByteLen::ZERO })
+        }
+        _ => Err(Error::corrupt(format!("volume {} and its map differ in size", volume.key))),
+    }
+}
+
+fn captured_table(disk: &Disk) -> Result<Table> {
+    let mut areas = Vec::new();
+    for raw in &disk.table.raw {
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(&raw.base64)
+            .map_err(|e| Error::with_source(ErrorKind::Corrupt, "the captured table's sectors", e))?;
+        areas.push(RawArea { start: ByteOffset::new(raw.start_byte), bytes });
+    }
+    Table::rebuild(&areas, SectorSize::new(disk.logical_sector_bytes)?, ByteLen::new(disk.size_bytes))
+        .context(|| format!("the captured table of disk {}", disk.number))
+}
+
+fn in_place(
+    disk: &Disk,
+    target: Target,
+    chosen: Vec<Volume>,
+    request: &Request,
+    warnings: &mut Vec<String>,
+) -> Result<DiskPlan> {
+    let is_divided = disk.table.kind != "none";
+    let mut volumes = Vec::new();
+    for volume in chosen {
+        volumes.push(volume_plan(disk, volume)?);
+    }
+    let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
+    let size = ByteLen::new(disk.size_bytes);
+    let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
+    if extend_to.is_none() && end.get() > target.geometry.size.get() {
+        return Err(denied(&target, format!("is smaller than the volumes need ({end})")));
+    }
+    let seen = match target.survey(disk.number) {
+        Ok(seen) => seen,
+        Err(error) if error.kind() == ErrorKind::Corrupt && !is_divided => {
+            // What is there is no sound table; a bare filesystem overwrites it.
+            warnings.push(format!("{}: {error}", target.path.display()));
+            survey::survey(Vec::new(), &survey::Assigned::new())?
+        }
+        Err(error) => return Err(error.within(lost_table(&target))),
+    };
+    let there = seen.disks.first().map(|disk| disk.table.kind);
+    if !is_divided && there.is_some_and(|kind| kind != TableKind::None) {
+        let what = "has a partition table, the captured disk had none: is it the right disk? (--bare-metal makes it anew)";
+        return Err(denied(&target, what.to_owned()));
+    }
+    if is_divided {
+        check_entries(&seen, &volumes, &target)?;
+    }
+    let restores_os = volumes.iter().any(|planned| planned.volume.role == Role::Os);
+    let planned = |extent: Extent| volumes.iter().any(|v| v.extent.overlaps(extent));
+    let mut swap_resets = Vec::new();
+    let mut untouched = Vec::new();
+    for volume in seen.volumes.iter().filter(|volume| is_divided && !planned(volume.extent)) {
+        match restores_os.then(|| swap_reset(volume)).transpose()?.flatten() {
+            Some(reset) => swap_resets.push(reset),
+            None => untouched.push((volume.key.clone(), volume.extent)),
+        }
+    }
+    let boot_code = is_divided && request.volumes.is_empty();
+    let (disk, scope) = (disk.clone(), Scope::InPlace);
+    Ok(DiskPlan { disk, target, scope, volumes, table: None, boot_code, swap_resets, untouched, extend_to })
+}
+
+fn lost_table(target: &Target) -> String {
+    format!(
+        "{} has no usable partition table: --tables restores a lost table alone, --bare-metal makes the disk anew",
+        target.path.display()
+    )
+}
+
+fn denied(target: &Target, what: String) -> Error {
+    Error::new(ErrorKind::Denied, format!("{} {what}", target.path.display()))
+}
+
+/// Each planned volume must be in the target's table as it was captured: number, start, length, type and GUID.
+fn check_entries(seen: &survey::Survey, volumes: &[VolumePlan], target: &Target) -> Result<()> {
+    let table = seen.disks.first().map(|disk| &disk.table).ok_or_else(|| Error::corrupt("no disk"))?;
+    if table.kind == TableKind::None {
+        return Err(Error::new(ErrorKind::Denied, lost_table(target)));
+    }
+    for planned in volumes {
+        let Some(captured) = &planned.volume.partition else { continue };
+        let there = table.entries.iter().find(|entry| entry.number == captured.number);
+        let same = there.is_some_and(|there| {
+            there.extent == planned.extent
+                && there.type_id == captured.type_id
+                && there.unique_id == captured.unique_id
+        });
+        if !same {
+            let there =
+                there.map_or_else(|| "absent".to_owned(), |t| format!("{} of type {}", t.extent, t.type_id));
+            let what = format!(
+                "is divided otherwise: partition {} was {} of type {}, here it is {there}. Is it the right disk? \
+                 (--bare-metal makes it anew)",
+                captured.number, planned.extent, captured.type_id
+            );
+            return Err(denied(target, what));
+        }
+    }
+    Ok(())
+}
+
+fn swap_reset(volume: &survey::Volume) -> Result<Option<SwapReset>> {
+    let Some(filesystem) = volume.filesystem.as_ref().filter(|f| f.state == State::Hibernated) else {
+        return Ok(None);
+    };
+    let mut page = vec![0; filesystem.block.to_usize().unwrap_or(4096)];
+    volume.bytes.read_exact_at(ByteOffset::ZERO, &mut page)?;
+    imager_volume::swap::reset(&mut page)?;
+    Ok(Some(SwapReset { key: volume.key.clone(), extent: volume.extent, page }))
+}
+
+fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
+    if disk.table.kind == "none" {
+        return Err(Error::new(ErrorKind::Invalid, "the captured disk had no partition table"));
+    }
+    let size =
+        target.geometry.size.max(if target.is_block { ByteLen::ZERO } else { ByteLen::new(disk.size_bytes) });
+    let table = captured_table(disk)?.moved_to(size).map_err(|e| e.within(too_small(&target)))?;
+    let there = imager_disk::table::read(&*target.reader).ok().filter(|there| there.kind != TableKind::None);
+    if there.is_some_and(|there| there.entries != table.entries) {
+        let what = "has a partition table that differs from the captured one: it is not lost. Is it the right disk? \
+                    (--bare-metal makes it anew)";
+        return Err(denied(&target, what.to_owned()));
+    }
+    let untouched = table.volumes().map(|entry| (volume_key(disk.number, entry.number), entry.extent));
+    let untouched =
+        untouched.filter(|(_, extent)| extent.end().get() <= target.geometry.size.get()).collect();
+    let extend_to = (size > target.geometry.size).then_some(size);
+    let (disk, scope, table) = (disk.clone(), Scope::Tables, Some(table));
+    let (volumes, swap_resets) = (Vec::new(), Vec::new());
+    Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: false, swap_resets, untouched, extend_to })
+}
+
+fn too_small(target: &Target) -> String {
+    format!("{} cannot hold the captured table", target.path.display())
+}
+
+fn bare_metal(
+    disk: &Disk,
+    target: Target,
+    chosen: Vec<Volume>,
+    request: &Request,
+    warnings: &mut Vec<String>,
+) -> Result<DiskPlan> {
+    let size = ByteLen::new(disk.size_bytes);
+    let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
+    let final_size = extend_to.unwrap_or(target.geometry.size);
+    let mut volumes = Vec::new();
+    for volume in chosen {
+        volumes.push(volume_plan(disk, volume)?);
+    }
+    let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
+    if end.get() > final_size.get() {
+        return Err(denied(&target, format!("is smaller than its volumes need ({end})")));
+    }
+    let table = match disk.table.kind.as_str() {
+        "none" => None,
+        _ => Some(captured_table(disk)?.moved_to(final_size).map_err(|e| e.within(too_small(&target)))?),
+    };
+    check_erasable(&target, request)?;
+    if target.is_block && final_size > size {
+        warnings
+            .push(format!("{} is larger than the captured disk: the rest stays free", target.path.display()));
+    }
+    let (disk, scope) = (disk.clone(), Scope::BareMetal);
+    let (swap_resets, untouched) = (Vec::new(), Vec::new());
+    Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: true, swap_resets, untouched, extend_to })
+}
+
+/// A disk is made anew when it is blank, or when a person named it as one whose contents may go.
+fn check_erasable(target: &Target, request: &Request) -> Result<()> {
+    let identity = &target.identity;
+    let names: Vec<&str> =
+        [&identity.serial, &identity.wwn].into_iter().filter_map(Option::as_deref).collect();
+    let path = target.path.display().to_string();
+    let is_named = request.erase.iter().any(|name| names.contains(&name.as_str()) || *name == path);
+    if is_named || (!target.is_block && request.erase_files) {
+        return Ok(());
+    }
+    match contents(target)? {
+        None => Ok(()),
+        Some(found) => {
+            let name = names.first().map_or(path.as_str(), |name| name);
+            let what = format!("is not blank: it holds {found}. --erase {name} gives that up");
+            Err(denied(target, what))
+        }
+    }
+}
+
+/// What is recognisable on a disk, if anything.
+fn contents(target: &Target) -> Result<Option<String>> {
+    match imager_disk::table::read(&*target.reader) {
+        Ok(table) if table.kind != TableKind::None => {
+            return Ok(Some(format!("a partition table with {} entries", table.entries.len())));
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            return Ok(Some("a damaged partition table".to_owned()));
+        }
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    if let Some(filesystem) = imager_volume::probe(&*target.reader)? {
+        return Ok(Some(filesystem.kind.to_owned()));
+    }
+    let len = target.geometry.size.min(ByteLen::new(1 << 20)).to_usize().unwrap_or(0);
+    let mut start = vec![0; len];
+    target.reader.read_exact_at(ByteOffset::ZERO, &mut start)?;
+    Ok((!crate::capture::worker::is_zero(&start)).then(|| "data of an unknown kind".to_owned()))
+}
+
+/// Reads a whole map and checks that every pack it refers to is there; says how many bytes have content.
+fn preflight(repository: &Repository, map: &Map) -> Result<ByteLen> {
+    let mut packs: HashSet<PackRef> = HashSet::new();
+    let mut reader = MapReader::new(repository.frames()?, map)?;
+    let total = content_bytes(&mut reader)?;
+    let mut reader = MapReader::new(repository.frames()?, map)?;
+    for block in reader.blocks_with_content() {
+        let (_, entry) = block?;
+        if let Content::Data(_, location) = entry.content {
+            packs.insert(location.pack);
+        }
+    }
+    for pack in packs {
+        let len = repository.store().len(&object(names::pack(pack.id))?)?;
+        if len != Some(ByteLen::new(pack.len.into())) {
+            let how = if len.is_none() { "is missing" } else { "has the wrong length" };
+            return Err(Error::corrupt(format!("pack {} {how}; nothing was written", pack.id)));
+        }
+    }
+    Ok(total)
+}
+
+impl Plan {
+    /// What a script may confirm beforehand: 16 hexadecimal digits.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.capture.0);
+        for disk in &self.disks {
+            let scope = match disk.scope {
+                Scope::InPlace => "in place",
+                Scope::Tables => "tables",
+                Scope::BareMetal => "bare metal",
+            };
+            let mut line = format!("\n{} {scope} {}", disk.disk.number, disk.target.constant_name());
+            for volume in &disk.volumes {
+                line.push_str(&format!("\n{} {}", volume.volume.key, volume.extent));
+            }
+            hasher.update(line.as_bytes());
+        }
+        hasher.finalize().to_hex().chars().take(16).collect()
+    }
+
+    /// Bytes with content that are compared or written.
+    pub fn content(&self) -> ByteLen {
+        self.disks.iter().flat_map(|disk| &disk.volumes).map(|volume| volume.content).sum()
+    }
+
+    /// Whether a block device is written.
+    pub fn writes_devices(&self) -> bool {
+        self.disks.iter().any(|disk| disk.target.is_block)
+    }
+}
+
+/// How a mode reads in a plan.
+pub fn describe_mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Used => "used blocks",
+        Mode::Raw => "every block",
+        Mode::Skeleton => "structure without data",
+        Mode::Signature => "header only",
+        Mode::None => "nothing",
+    }
+}
