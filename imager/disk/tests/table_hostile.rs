@@ -277,6 +277,21 @@ fn a_mbr_goes_to_any_disk_that_holds_it() {
 }
 
 #[test]
+fn a_container_may_end_behind_the_disk_but_a_volume_may_not() {
+    let disk = blank();
+    slot(&disk, 0, 0, 5, 100, 9000);
+    slot(&disk, 100, 0, 0x83, 10, SECTORS - 110);
+    put(&disk, 3, b"NTFS    ");
+    let table = table::read(&disk).unwrap();
+    assert_eq!(numbers(&table), [(5, 110, SECTORS - 110)]);
+    assert!(
+        table.warnings.iter().any(|warning| warning.contains("ends at sector 9100, behind the disk's end"))
+    );
+    slot(&disk, 100, 0, 0x83, 10, SECTORS - 109);
+    assert!(corrupt(&disk).contains("MBR entry 5"));
+}
+
+#[test]
 fn boot_sectors_of_filesystems_are_no_tables() {
     let fat = b"\xeb\x3c\x90mkfs.fat\0\x02\x04\x01\0\x02\0\x02\0\x40\xf8";
     let ntfs = b"\xeb\x52\x90NTFS    \0\x02";

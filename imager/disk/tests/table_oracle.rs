@@ -126,15 +126,11 @@ fn judge(name: &str, expected: &Expected) {
     }
 }
 
-/// An MBR decides the sector size only if its entries would not fit with another; without a table nothing does.
+/// An MBR decides the sector size if it has a chain or entries that would not fit with another; a GPT always does,
+/// even one that is only left over.
 fn guessable(name: &str, table: &Table) -> Option<SectorSize> {
-    match table.kind {
-        TableKind::Gpt => Some(table.sector),
-        // The GPT that is left in these was made for 512.
-        _ if name.contains("gpt") => Some(table.sector),
-        TableKind::Mbr if table.sector == SectorSize::B512 && !table.entries.is_empty() => Some(table.sector),
-        _ => None,
-    }
+    let decides = table.kind != TableKind::None && !table.entries.is_empty();
+    (decides || name.contains("gpt")).then_some(table.sector)
 }
 
 fn compare_with_sfdisk(table: &Table, image: &Path) {

@@ -11,6 +11,7 @@ pub(super) fn recognise(sectors: &Sectors<'_>, boot: &[u8]) -> Option<&'static s
     match bytes(boot, 3) {
         _ if is_fat(boot) => Some("FAT filesystem"),
         oem if oem == *b"NTFS    " => Some("NTFS filesystem"),
+        oem if oem == *b"-FVE-FS-" => Some("BitLocker volume"),
         oem if oem == *b"EXFAT   " => Some("exFAT filesystem"),
         _ => behind_the_boot_sector(sectors),
     }

@@ -29,7 +29,17 @@ impl Table {
             TableKind::Mbr => Self::rebuild(&self.raw, self.sector, size),
             TableKind::Gpt => self.moved_gpt(size),
         };
-        moved.context(|| format!("moving the partition table to a disk of {} bytes", size.get()))
+        moved
+            .and_then(|moved| self.same_entries(moved))
+            .context(|| format!("moving the partition table to a disk of {} bytes", size.get()))
+    }
+
+    /// On a disk of another size the same sectors might mean something else, if they were made to.
+    fn same_entries(&self, moved: Self) -> Result<Self> {
+        if moved.kind == self.kind && moved.entries == self.entries {
+            return Ok(moved);
+        }
+        Err(Error::corrupt("the sectors of the table would mean something else there"))
     }
 
     fn check_room(&self, size: ByteLen) -> Result<()> {

@@ -3,12 +3,13 @@
 use super::header::{GptCopy, PRIMARY_LBA};
 use super::mbr::{Mbr, Protective};
 use super::sectors::Sectors;
+use super::slot::has_boot_signature;
 use crate::ReadAt;
 use imager_units::{Result, SectorSize};
 
 /// Which logical sector size the table on an image file was made for: of 512, 1024, 2048 and 4096 bytes the one for
-/// which there is a GPT, else the one of 512 and 4096 with which the entries of an MBR lie inside the disk.
-/// `None` when that does not decide; 512 is then the usual assumption.
+/// which there is a GPT, else the one of 512 and 4096 with which an extended entry has a chain or, failing that, the
+/// entries of an MBR lie inside the disk. `None` when that does not decide; 512 is then the usual assumption.
 ///
 /// # Errors
 /// `Io` when the first sector cannot be read.
@@ -51,10 +52,22 @@ fn from_mbr(disk: &dyn ReadAt, mbr: &Mbr) -> Option<SectorSize> {
     if mbr.protective() != Protective::No || !mbr.has_valid_statuses() {
         return None;
     }
-    let fits = |sector| mbr.is_plausible(&Sectors::new(disk, sector));
-    match (fits(SectorSize::B512), fits(SectorSize::B4096)) {
-        (true, false) => Some(SectorSize::B512),
-        (false, true) => Some(SectorSize::B4096),
-        _ => None,
-    }
+    let either = |test: &dyn Fn(&Sectors<'_>) -> bool| {
+        let [small, large] = [SectorSize::B512, SectorSize::B4096];
+        match [small, large].map(|sector| test(&Sectors::new(disk, sector))) {
+            [true, false] => Some(small),
+            [false, true] => Some(large),
+            _ => None,
+        }
+    };
+    either(&|sectors| has_chain(sectors, mbr)).or_else(|| either(&|sectors| mbr.is_plausible(sectors)))
+}
+
+/// Whether there is an extended entry with a chain at its start.
+fn has_chain(sectors: &Sectors<'_>, mbr: &Mbr) -> bool {
+    let mut containers = mbr.slots().iter().filter(|slot| slot.is_extended());
+    containers.any(|slot| {
+        let link = sectors.read(slot.place(0).0, 1);
+        link.is_ok_and(|link| has_boot_signature(&link.bytes))
+    })
 }

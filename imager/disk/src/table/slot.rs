@@ -60,11 +60,14 @@ impl Slot {
         (base.saturating_add(u64::from(self.start)), u64::from(self.sectors))
     }
 
-    /// The bytes of a used entry that lies behind sector 0 and inside the disk.
+    /// The bytes of a used entry that lies behind sector 0 and inside the disk. A container only has to start there:
+    /// that it ends behind the end of a slightly smaller disk does no harm.
     pub(super) fn extent_inside(&self, sectors: &Sectors<'_>) -> Option<Extent> {
         let (start, count) = self.place(0);
-        let inside = start > 0 && start.saturating_add(count) <= sectors.count();
-        if inside && self.is_used() { sectors.extent(start, count) } else { None }
+        let room = sectors.count().saturating_sub(start);
+        let count = if self.is_extended() { count.min(room) } else { count };
+        let inside = start > 0 && count > 0 && count <= room;
+        if inside { sectors.extent(start, count) } else { None }
     }
 }
 
