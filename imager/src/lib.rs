@@ -13,4 +13,5 @@ pub mod monitor;
 pub mod pipeline;
 pub mod repository;
 pub mod restore;
+pub mod share;
 pub mod survey;

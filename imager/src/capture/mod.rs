@@ -10,7 +10,7 @@ mod record;
 mod streams;
 pub mod worker;
 
-pub use record::number_disks;
+pub use record::{is_clean, number_disks};
 
 use crate::captures;
 use crate::clock;

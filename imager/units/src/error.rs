@@ -10,6 +10,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// The device, the file or the share failed.
     Io,
+    /// The share was lost: what was being done can be done again, and continues.
+    Lost,
     /// The data is damaged or contradicts itself.
     Corrupt,
     /// The data may be sound, but this version does not know it.

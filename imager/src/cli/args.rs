@@ -1,0 +1,307 @@
+//! Every flag, once: help, man pages and completions come from here.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use imager_image::manifest::{Kind, Role};
+use std::path::PathBuf;
+
+/// Image the disks of a server to a repository, and put them back.
+#[derive(Debug, Parser)]
+#[command(name = "imager", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, 1 failed, 2 something asked for is missing from the result, 3 damage found, 4 refused for \
+safety, 5 share lost or capture revoked (run again to continue), 10 no repository there, 11 no such capture, 12 wrong \
+password, 13 repository needs a newer version, 64 usage, 130 interrupted.
+
+A passphrase is taken from IMAGER_PASSWORD, IMAGER_PASSWORD_FILE or IMAGER_PASSWORD_COMMAND, or asked for.";
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The repository: a path or file:// URL
+    #[arg(short, long, global = true, env = "IMAGER_REPO", value_name = "URL")]
+    pub(crate) repo: Option<String>,
+    /// Print one JSON object on stdout, also on failure
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How to show progress on stderr
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) progress: Progress,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// A bar on a terminal, otherwise nothing
+    #[default]
+    Auto,
+    /// A line every few seconds
+    Plain,
+    /// A JSON object a line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a repository
+    Init(Init),
+    /// Show the tables, volumes, roles and filesystems of disks
+    Inspect(Inspect),
+    /// Image disks to the repository
+    Capture(Capture),
+    /// List captures
+    List(List),
+    /// Show what a capture holds
+    Show(Show),
+    /// Put a captured disk, or volumes of it, back
+    Restore(Restore),
+    /// Add, list, remove and test the keys of an encrypted repository
+    Key(Key),
+    /// Print a shell's completions
+    Completions(Completions),
+    /// Write the man pages into a folder
+    Man(Man),
+}
+
+impl Arguments {
+    /// Whether results are asked for as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.global.json
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Encrypt everything with a passphrase
+    #[arg(long)]
+    pub(crate) encrypt: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Disks: a path, serial:X or wwn:X
+    #[arg(required = true, value_name = "DISK")]
+    pub(crate) disks: Vec<String>,
+    /// List the used extents of each volume
+    #[arg(long)]
+    pub(crate) extents: bool,
+    /// Logical sector size of image files, where their table does not tell
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) sector_bytes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Capture {
+    /// Disks: a path, serial:X or wwn:X
+    #[arg(required = true, value_name = "DISK")]
+    pub(crate) disks: Vec<String>,
+    /// Whose capture it is (default: this host's name, for an image file the file's)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+    /// What to compare with (default: incremental where there is something to compare with)
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<KindArg>,
+    /// What a volume is for: boot, os, data, swap or ignore
+    #[arg(long, value_parser = parse_role, value_name = "KEY=ROLE")]
+    pub(crate) role: Vec<(String, Role)>,
+    /// What to take of data volumes
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub(crate) data: DataArg,
+    /// Fast, or smaller for slow shares
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) compression: CompressionArg,
+    /// Capture although the disk is in use; the result is never @latest
+    #[arg(long)]
+    pub(crate) allow_inconsistent: bool,
+    /// Take over the name of a machine whose hardware this one replaces
+    #[arg(long)]
+    pub(crate) rebind: bool,
+    /// Logical sector size of image files, where their table does not tell
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) sector_bytes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this machine's
+    #[arg(value_name = "MACHINE")]
+    pub(crate) machine: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// Where to: a path, serial:X or wwn:X; D= before it names the captured disk
+    #[arg(long, required = true, value_name = "[D=]DISK", num_args = 1..)]
+    pub(crate) to: Vec<String>,
+    /// Only this volume (default: boot and operating system)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) volume: Vec<String>,
+    /// Put a lost partition table back, and nothing else
+    #[arg(long, conflicts_with_all = ["bare_metal", "volume"])]
+    pub(crate) tables: bool,
+    /// Make the disk anew: table, boot code, every volume of the capture
+    #[arg(long)]
+    pub(crate) bare_metal: bool,
+    /// Give up what is on the disk with this serial number (or path, where it has none)
+    #[arg(long, value_name = "SERIAL", requires = "bare_metal")]
+    pub(crate) erase: Vec<String>,
+    /// Show the plan and its hash, and write nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do not ask; enough for image files and for disks named by serial: or wwn:
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Do not ask if the plan has this hash
+    #[arg(long, value_name = "HASH")]
+    pub(crate) confirm: Option<String>,
+    /// How to prove that other volumes were left alone
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) prove: ProveArg,
+    /// Believe the disk: do not read back what was written
+    #[arg(long)]
+    pub(crate) no_read_back: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Add a passphrase, or a recovery key that is printed once
+    Add {
+        /// Make and print a random recovery key instead of asking for a passphrase
+        #[arg(long)]
+        recovery: bool,
+        /// A name for it
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        label: String,
+        /// Read the new passphrase from this file instead of asking
+        #[arg(long, value_name = "FILE", conflicts_with = "recovery")]
+        new_password_file: Option<PathBuf>,
+    },
+    /// List the keys
+    List,
+    /// Remove a key, but never the last
+    Remove {
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Try whether a passphrase or recovery key opens the repository
+    Test,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The folder
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Kinds of captures.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KindArg {
+    /// Read everything, compare with nothing
+    Full,
+    /// Compare with the last capture
+    Incremental,
+    /// Compare with the last full capture
+    Differential,
+    /// Compare with the last capture, outside the schedule
+    Copy,
+}
+
+/// What to take of data volumes.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum DataArg {
+    /// What they use
+    #[default]
+    Used,
+    /// Nothing
+    None,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum CompressionArg {
+    /// The disk decides the speed
+    #[default]
+    Fast,
+    /// Smaller, for slow shares
+    Small,
+}
+
+/// How to prove that a volume was left alone.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ProveArg {
+    /// Write counters, heads and samples
+    #[default]
+    Samples,
+    /// Every byte
+    Full,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Full => Self::Full,
+            KindArg::Incremental => Self::Incremental,
+            KindArg::Differential => Self::Differential,
+            KindArg::Copy => Self::Copy,
+        }
+    }
+}
+
+fn parse_role(text: &str) -> Result<(String, Role), String> {
+    let (key, role) = text.rsplit_once('=').ok_or("expected KEY=ROLE, such as 4=data")?;
+    let role = match role {
+        "boot" => Role::Boot,
+        "os" => Role::Os,
+        "data" => Role::Data,
+        "swap" => Role::Swap,
+        "ignore" => Role::Ignore,
+        _ => return Err(format!("{role:?} is none of boot, os, data, swap, ignore")),
+    };
+    Ok((key.to_owned(), role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Arguments::command().debug_assert();
+    }
+}

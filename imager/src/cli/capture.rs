@@ -1,0 +1,196 @@
+//! `imager capture`.
+
+use super::args::{Capture, CompressionArg, DataArg, Global};
+use super::failure::Failure;
+use super::output::{Columns, print, print_json};
+use super::progress::Shown;
+use super::{Status, session};
+use imager::capture::{self, DataMode, Options, number_disks};
+use imager::captures;
+use imager::survey;
+use imager_disk::{Access, Device, System};
+use imager_image::Compression;
+use imager_image::manifest::{Consistency, Manifest, Mode};
+use imager_units::{ByteLen, Error, ErrorKind, SectorSize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure> {
+    let monitor = Shown::new(global);
+    let paths: Vec<_> = options.disks.iter().map(|name| session::disk(name)).collect::<Result<_, _>>()?;
+    let is_block = paths.iter().map(|path| is_block(path)).collect::<Result<Vec<_>, _>>()?.contains(&true);
+    let machine = match &options.machine {
+        Some(machine) => machine.clone(),
+        None => default_machine(&paths, is_block)?,
+    };
+    imager_image::names::check_machine(&machine)?;
+    let in_use = users(&paths)?;
+    if !in_use.is_empty() && !options.allow_inconsistent {
+        return Err(refused(&in_use));
+    }
+    let repository = session::repository(global)?;
+    let sector = session::sector(options.sector_bytes)?;
+    let earlier = newest(&repository, &machine)?;
+    let survey = survey::survey(
+        number_disks(open_all(&paths, sector)?, earlier.as_ref()),
+        &options.role.iter().cloned().collect(),
+    )?;
+    let consistency = if in_use.is_empty() { Consistency::Offline } else { Consistency::Inconsistent };
+    let how = Options {
+        machine,
+        kind: options.kind.map(Into::into),
+        data: match options.data {
+            DataArg::Used => DataMode::Used,
+            DataArg::None => DataMode::None,
+        },
+        compression: match options.compression {
+            CompressionArg::Fast => Compression::Fast,
+            CompressionArg::Small => Compression::Small,
+        },
+        consistency,
+        hardware_uuid: is_block.then(hardware_uuid).flatten(),
+        rebind: options.rebind,
+    };
+    let manifest = capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {
+        ErrorKind::Exists => Failure::new(5, error, "run it again; nothing was published"),
+        _ => error.into(),
+    })?;
+    drop(monitor);
+    if global.json {
+        print_json(&to_json(&manifest));
+    } else {
+        print(&to_text(&manifest));
+    }
+    let is_whole = manifest.problems.is_empty() && consistency != Consistency::Inconsistent;
+    Ok(if is_whole { Status::Done } else { Status::Missing })
+}
+
+fn open_all(paths: &[PathBuf], sector: Option<SectorSize>) -> Result<Vec<survey::Source>, Error> {
+    paths.iter().map(|path| survey::open(path, sector)).collect()
+}
+
+fn is_block(path: &Path) -> Result<bool, Error> {
+    Ok(Device::open(path, Access::Read, None)?.is_block())
+}
+
+/// Who may write to the disks while they are read.
+fn users(paths: &[PathBuf]) -> Result<Vec<String>, Error> {
+    let system = System::new();
+    let mut users = Vec::new();
+    for path in paths {
+        let uses = system.uses(&Device::open(path, Access::Read, None)?)?;
+        users.extend(uses.iter().filter(|u| u.writes()).map(ToString::to_string));
+    }
+    Ok(users)
+}
+
+fn refused(users: &[String]) -> Failure {
+    let what = Error::new(ErrorKind::Denied, users.join("; "));
+    let advice = "a disk that is being written gives no consistent image: unmount it, capture it from the rescue \
+                  medium, or take an image that is never @latest with --allow-inconsistent";
+    Failure::new(4, what.within("the disk is in use"), advice)
+}
+
+/// This host's name, or for image files the first file's.
+fn default_machine(paths: &[PathBuf], is_block: bool) -> Result<String, Failure> {
+    let name = if is_block {
+        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok())
+    } else {
+        paths.first().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned())
+    };
+    let name = name.unwrap_or_default().to_lowercase();
+    let host = name.split('.').next().unwrap_or_default();
+    let sound: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let sound = sound.trim_matches('-');
+    if sound.is_empty() { Err(Failure::usage("whose capture is it? Say --machine NAME")) } else { Ok(sound.to_owned()) }
+}
+
+fn hardware_uuid() -> Option<String> {
+    let text = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").ok()?;
+    Some(text.trim().to_lowercase()).filter(|uuid| !uuid.is_empty())
+}
+
+/// The machine's newest readable capture, by which its disks keep their numbers.
+fn newest(repository: &imager::repository::Repository, machine: &str) -> Result<Option<Manifest>, Error> {
+    Ok(captures::list(repository, Some(machine))?.into_iter().rev().find_map(|listed| listed.manifest.ok()))
+}
+
+/// The capture as other tools rely on it.
+pub(super) fn to_json(manifest: &Manifest) -> Value {
+    let mut object = json!({
+        "capture": manifest.header.id,
+        "machine": manifest.header.machine,
+        "time": manifest.header.time,
+        "kind": manifest.header.kind,
+        "sequence": manifest.header.sequence,
+        "parent": manifest.parent,
+        "consistency": manifest.consistency,
+        "elapsed_seconds": manifest.elapsed_seconds,
+        "warnings": manifest.warnings,
+        "problems": manifest.problems,
+        "not_captured": manifest.not_captured,
+    });
+    let volumes: Vec<_> = manifest.volumes.iter().map(|volume| {
+        let mut object = serde_json::to_value(volume).unwrap_or_default();
+        if let Some(object) = object.as_object_mut() {
+            object.remove("map");
+        }
+        object
+    });
+    let volumes: Vec<_> = volumes.collect();
+    let disks: Vec<_> = manifest.disks.iter().map(|disk| {
+        json!({
+            "disk": disk.number, "path": disk.path, "size_bytes": disk.size_bytes, "serial": disk.serial,
+            "wwn": disk.wwn, "model": disk.model, "logical_sector_bytes": disk.logical_sector_bytes,
+            "table": { "kind": disk.table.kind, "id": disk.table.id },
+            "remainder": disk.remainder_cost,
+        })
+    });
+    object["disks"] = disks.collect();
+    object["volumes"] = json!(volumes);
+    object
+}
+
+/// The capture in words.
+pub(super) fn to_text(manifest: &Manifest) -> String {
+    let header = &manifest.header;
+    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    let mut out = format!(
+        "capture id:{} of {}, {}, {}, {}, in {:.1} s\n",
+        header.id,
+        header.machine,
+        header.time,
+        word(json!(header.kind)),
+        word(json!(manifest.consistency)),
+        manifest.elapsed_seconds
+    );
+    let mut columns = Columns::new(&["KEY", "ROLE", "NAME", "CONTENT", "USED", "READ", "NEW", "STORED"], &[4, 5, 6, 7]);
+    let size = |bytes: u64| ByteLen::new(bytes).to_string();
+    for volume in &manifest.volumes {
+        let cost = &volume.cost;
+        columns.row(vec![
+            volume.key.clone(),
+            word(json!(volume.role)),
+            volume.name.clone(),
+            imager::restore::plan::describe_mode(volume.mode).to_owned(),
+            if volume.mode == Mode::None { "-".to_owned() } else { size(cost.used_bytes) },
+            size(cost.read_bytes),
+            size(cost.new_bytes),
+            size(cost.stored_bytes),
+        ]);
+    }
+    out.push_str(&columns.render("  "));
+    for warning in &manifest.warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    for problem in &manifest.problems {
+        out.push_str(&format!("PROBLEM: volume {}: {}\n", problem.volume, problem.message));
+        for extent in &problem.extents {
+            out.push_str(&format!("  {}\n", extent.extent()));
+        }
+    }
+    for missing in &manifest.not_captured {
+        out.push_str(&format!("not in the image: {missing}\n"));
+    }
+    out
+}

@@ -1,0 +1,128 @@
+//! Failures: the chain of errors, what to do next, and the exit status.
+
+use imager_units::{Error, ErrorKind};
+use serde_json::json;
+
+pub(crate) const USAGE: u8 = 64;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: Error,
+    code: u8,
+    advice: String,
+}
+
+impl Failure {
+    /// A failure with an exit status and advice of its own.
+    pub(crate) fn new(code: u8, error: Error, advice: impl Into<String>) -> Self {
+        Self { error, code, advice: advice.into() }
+    }
+
+    /// A mistake in what was asked for.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        let advice = "see imager --help";
+        Self::new(USAGE, Error::new(ErrorKind::Invalid, message.into()), advice)
+    }
+
+    /// There is no repository.
+    pub(crate) fn no_repository(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => {
+                Self::new(10, error, "check --repo, or make a repository with imager init")
+            }
+            ErrorKind::Unsupported => {
+                Self::new(13, error, "use the version that made it or a newer one; nothing was changed")
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// There is no such capture.
+    pub(crate) fn no_capture(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::new(11, error, "imager list shows what there is"),
+            _ => error.into(),
+        }
+    }
+
+    /// Something in the repository is damaged.
+    pub(crate) fn damaged(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::NotFound => {
+                Self::new(3, error, "imager verify names what is affected; try an earlier capture")
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// A restore that would not or could not be done.
+    pub(crate) fn damaged_or_refused(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt => Self::damaged(error),
+            _ => error.into(),
+        }
+    }
+
+    /// The exit status.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Tells the person or script.
+    pub(crate) fn show(&self, as_json: bool) {
+        let mut message = String::new();
+        let mut next: Option<&dyn std::error::Error> = Some(&self.error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            if !message.is_empty() {
+                message.push_str(": ");
+            }
+            message.push_str(&text);
+            next = error.source();
+        }
+        if as_json {
+            let kind = format!("{:?}", self.error.kind()).to_lowercase();
+            let object = json!({ "error": { "kind": kind, "message": message, "advice": self.advice } });
+            super::output::print_json(&object);
+        }
+        eprintln!("imager: {message}");
+        if !self.advice.is_empty() {
+            eprintln!("  {}", self.advice);
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, advice) = match error.kind() {
+            ErrorKind::Cancelled => (130, "run it again to continue; nothing was published"),
+            ErrorKind::Invalid => (USAGE, "see imager --help"),
+            ErrorKind::Denied if is_permission(&error) => (1, "run it as root, or check the permissions"),
+            ErrorKind::Denied => (4, "nothing was written"),
+            ErrorKind::Lost => (5, "check the share and run it again: it continues where it was"),
+            ErrorKind::OutOfSpace => (1, "make room and run it again: what is stored already is used"),
+            ErrorKind::NotFound => (1, "check the name"),
+            ErrorKind::Exists => (1, ""),
+            ErrorKind::Corrupt => (1, "what is named above is damaged"),
+            ErrorKind::Unsupported => (1, "this version cannot do that"),
+            ErrorKind::Io => (1, "check the disk and its cables (dmesg shows what the kernel saw)"),
+        };
+        Self::new(code, error, advice)
+    }
+}
+
+/// Whether the system, not we, refused: then rights help.
+fn is_permission(error: &Error) -> bool {
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        if let Some(os) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                os.kind(),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+            );
+        }
+        next = error.source();
+    }
+    false
+}

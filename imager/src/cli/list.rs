@@ -1,0 +1,118 @@
+//! `imager list` and `imager show`.
+
+use super::args::{Global, List, Show};
+use super::failure::Failure;
+use super::output::{Columns, print, print_json};
+use super::{Status, capture, session};
+use imager::captures::{self, Listed};
+use imager_image::manifest::Manifest;
+use imager_units::ByteLen;
+use serde_json::{Value, json};
+
+pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
+    if let Some(machine) = &options.machine {
+        imager_image::names::check_machine(machine)?;
+    }
+    let repository = session::repository(global)?;
+    let listed = captures::list(&repository, options.machine.as_deref())?;
+    let damaged: Vec<_> = listed.iter().filter_map(|l| l.manifest.as_ref().err().map(|e| (&l.object, e))).collect();
+    if global.json {
+        let captures: Vec<_> = listed.iter().filter_map(|l| l.manifest.as_ref().ok()).map(row_json).collect();
+        let damaged: Vec<_> = damaged.iter().map(|(object, e)| format!("{object}: {e}")).collect();
+        print_json(&json!({ "captures": captures, "damaged": damaged }));
+    } else {
+        print(&to_text(&listed));
+        for (object, error) in &damaged {
+            print(&format!("DAMAGED: {object}: {error}\n"));
+        }
+    }
+    Ok(if damaged.is_empty() { Status::Done } else { Status::Damaged })
+}
+
+pub(crate) fn show(global: &Global, options: &Show) -> Result<Status, Failure> {
+    let repository = session::repository(global)?;
+    let (manifest, warnings) = session::capture(&repository, &options.capture)?;
+    if global.json {
+        let mut object = capture::to_json(&manifest);
+        object["system"] = json!(manifest.system);
+        object["tables"] = manifest.disks.iter().map(|d| json!({ "disk": d.number, "sfdisk": d.table.sfdisk })).collect();
+        print_json(&object);
+        return Ok(Status::Done);
+    }
+    print(&capture::to_text(&manifest));
+    for disk in &manifest.disks {
+        print(&format!(
+            "\ndisk {}: {}, {}, {}\n{}",
+            disk.number,
+            disk.path,
+            disk.model.as_deref().unwrap_or("unknown model"),
+            ByteLen::new(disk.size_bytes),
+            indented(&disk.table.sfdisk)
+        ));
+    }
+    for (name, text) in &manifest.system.files {
+        print(&format!("\n{name} of the captured system:\n{}", indented(text)));
+    }
+    for warning in warnings {
+        print(&format!("warning: {warning}\n"));
+    }
+    Ok(Status::Done)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Bytes of all volumes and remainders: size, used, new, stored.
+fn totals(manifest: &Manifest) -> [u64; 4] {
+    let costs = manifest.volumes.iter().map(|v| &v.cost).chain(manifest.disks.iter().map(|d| &d.remainder_cost));
+    let mut totals = [manifest.disks.iter().map(|disk| disk.size_bytes).sum(), 0, 0, 0];
+    for cost in costs {
+        totals[1] += cost.used_bytes;
+        totals[2] += cost.new_bytes;
+        totals[3] += cost.stored_bytes;
+    }
+    totals
+}
+
+fn row_json(manifest: &Manifest) -> Value {
+    let [size, used, new, stored] = totals(manifest);
+    json!({
+        "id": manifest.header.id,
+        "machine": manifest.header.machine,
+        "time": manifest.header.time,
+        "sequence": manifest.header.sequence,
+        "kind": manifest.header.kind,
+        "parent": manifest.parent,
+        "size_bytes": size,
+        "used_bytes": used,
+        "new_bytes": new,
+        "stored_bytes": stored,
+        "consistency": manifest.consistency,
+        "verified": Value::Null,
+        "age_against_schedule": Value::Null,
+        "problems": manifest.problems.len(),
+    })
+}
+
+fn to_text(listed: &[Listed]) -> String {
+    let mut columns = Columns::new(
+        &["MACHINE", "TIME", "ID", "KIND", "CONSISTENCY", "SIZE", "USED", "NEW", "STORED", "PROBLEMS"],
+        &[5, 6, 7, 8, 9],
+    );
+    for manifest in listed.iter().filter_map(|l| l.manifest.as_ref().ok()) {
+        let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+        let id: String = manifest.header.id.to_string().chars().take(12).collect();
+        let mut cells = vec![
+            manifest.header.machine.clone(),
+            manifest.header.time.clone(),
+            format!("id:{id}"),
+            word(json!(manifest.header.kind)),
+            word(json!(manifest.consistency)),
+        ];
+        cells.extend(totals(manifest).map(|bytes| ByteLen::new(bytes).to_string()));
+        cells.push(manifest.problems.len().to_string());
+        columns.row(cells);
+    }
+    columns.render("")
+}

@@ -1,0 +1,95 @@
+//! The command line: what a person or a script says, and what it is told.
+//!
+//! Results go to stdout (for people, or one JSON object), progress and errors to stderr. A command ends with a
+//! [`Status`]; a failure is an error chain with one line of advice and the documented exit status.
+
+mod args;
+mod capture;
+mod confirm;
+mod documents;
+mod failure;
+mod init;
+mod inspect;
+mod key;
+mod list;
+mod output;
+mod pins;
+mod progress;
+mod restore;
+mod secret;
+mod session;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+/// How a command that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Everything asked for was done.
+    Done,
+    /// Something asked for is missing from the result.
+    Missing,
+    /// Damage was found.
+    Damaged,
+}
+
+impl Status {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Missing => 2,
+            Self::Damaged => 3,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let is_error = error.use_stderr();
+            // A closed pipe is no reason to fail.
+            let _ignored = error.print();
+            return if is_error { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    logging();
+    let json = arguments.json();
+    match run(arguments) {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(failure) => {
+            failure.show(json);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("IMAGER_LOG").unwrap_or_else(|_| "warn".into());
+    let plain = std::env::var_os("NO_COLOR").is_some();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!plain)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+fn run(arguments: Arguments) -> Result<Status, Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Init(options) => init::run(&global, &options),
+        Command::Inspect(options) => inspect::run(&global, &options),
+        Command::Capture(options) => capture::run(&global, &options),
+        Command::List(options) => list::run(&global, &options),
+        Command::Show(options) => list::show(&global, &options),
+        Command::Restore(options) => restore::run(&global, &options),
+        Command::Key(options) => key::run(&global, &options),
+        Command::Completions(options) => documents::completions(&options),
+        Command::Man(options) => documents::man(&options),
+    }
+}

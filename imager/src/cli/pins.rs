@@ -1,0 +1,76 @@
+//! What this machine knows of the repositories it used: their ids, and whether they were encrypted.
+//!
+//! A share that suddenly shows another repository at the same place, or one that is no longer encrypted, is refused:
+//! a capture must not go where somebody else can read it because a folder was exchanged.
+
+use super::failure::Failure;
+use imager::repository::Repository;
+use imager_image::keys::Encryption;
+use imager_units::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    id: String,
+    encrypted: bool,
+}
+
+type Pins = BTreeMap<String, Pin>;
+
+fn file() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    let folder = match std::env::var_os("IMAGER_STATE_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/halfhour"),
+        None => state()?.join("halfhour"),
+    };
+    Some(folder.join("repositories.json"))
+}
+
+fn read() -> Pins {
+    file().and_then(|file| std::fs::read(file).ok()).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
+}
+
+fn pin_of(repository: &Repository) -> Pin {
+    Pin { id: repository.id().to_string(), encrypted: repository.encryption() != Encryption::None }
+}
+
+/// Remembers a repository that was just made here.
+pub(crate) fn remember(repository: &Repository) {
+    let mut pins = read();
+    pins.insert(repository.store().location(), pin_of(repository));
+    let Some(file) = file() else { return };
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
+        let next = file.with_extension(format!("{}.new", std::process::id()));
+        std::fs::write(&next, serde_json::to_vec_pretty(&pins)?)?;
+        std::fs::rename(&next, &file)
+    };
+    if let Err(error) = write() {
+        tracing::info!("{} is not written: {error}", file.display());
+    }
+}
+
+/// Refuses a repository that is not the one known at this place; remembers a new one.
+pub(crate) fn check(repository: &Repository) -> Result<(), Failure> {
+    let location = repository.store().location();
+    match read().get(&location) {
+        None => remember(repository),
+        Some(known) if *known == pin_of(repository) => {}
+        Some(known) => {
+            let sealed = if known.encrypted { "encrypted " } else { "" };
+            let what = format!(
+                "{location} held the {sealed}repository {} when it was last used; now it holds {}",
+                known.id,
+                repository.id()
+            );
+            let file = file().unwrap_or_default();
+            let advice = format!("if that is right, remove its entry from {} and run again", file.display());
+            return Err(Failure::new(4, Error::new(ErrorKind::Denied, what), advice));
+        }
+    }
+    Ok(())
+}

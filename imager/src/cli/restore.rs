@@ -1,0 +1,236 @@
+//! `imager restore`.
+
+use super::args::{Global, ProveArg, Restore};
+use super::confirm::confirm;
+use super::failure::Failure;
+use super::output::{Columns, print, print_json};
+use super::progress::Shown;
+use super::{Status, session};
+use imager::restore::plan::{self, DiskPlan, Plan, Request, Scope, describe_mode};
+use imager::restore::untouched::Proof;
+use imager::restore::volume::ReadBack;
+use imager::restore::{self, Options, Report};
+use imager_image::manifest::Manifest;
+use imager_units::{ByteLen, ErrorKind};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure> {
+    let monitor = Shown::new(global);
+    let repository = session::repository(global)?;
+    let (manifest, mut warnings) = session::capture(&repository, &options.capture)?;
+    let scope = match (options.tables, options.bare_metal) {
+        (true, _) => Scope::Tables,
+        (_, true) => Scope::BareMetal,
+        _ => Scope::InPlace,
+    };
+    let request = Request {
+        targets: targets(&manifest, &options.to)?,
+        scope,
+        volumes: options.volume.clone(),
+        erase: options.erase.clone(),
+        erase_files: options.yes,
+        repository: Some(session::location(global)?.path().to_owned()),
+    };
+    let mut plan = plan::plan(&repository, &manifest, &request).map_err(Failure::damaged_or_refused)?;
+    plan.warnings.append(&mut warnings);
+    let shown = plan_text(&plan, &manifest);
+    if options.plan {
+        show_plan(global, &plan, &manifest, &shown);
+        return Ok(Status::Done);
+    }
+    confirm(&plan, options, &shown)?;
+    let how = Options {
+        read_back: if options.no_read_back { ReadBack::No } else { ReadBack::Yes },
+        proof: match options.prove {
+            ProveArg::Samples => Proof::Samples,
+            ProveArg::Full => Proof::Full,
+        },
+    };
+    let report = restore::run(&repository, &plan, how, &monitor).map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => {
+            Failure::new(130, error, "the target is incomplete and does not boot; run the same command again to finish")
+        }
+        _ => Failure::damaged_or_refused(error),
+    })?;
+    drop(monitor);
+    if global.json {
+        print_json(&report_json(&plan, &manifest, &report));
+    } else {
+        print(&report_text(&report));
+    }
+    Ok(status(&report))
+}
+
+fn status(report: &Report) -> Status {
+    if report.is_damaged {
+        Status::Damaged
+    } else if report.problems.is_empty() {
+        Status::Done
+    } else {
+        Status::Missing
+    }
+}
+
+/// Which captured disk goes where.
+fn targets(manifest: &Manifest, to: &[String]) -> Result<Vec<(u32, PathBuf)>, Failure> {
+    let mut numbers = manifest.disks.iter().map(|disk| disk.number);
+    let mut targets = Vec::new();
+    for name in to {
+        let numbered = name.split_once('=').and_then(|(number, name)| Some((number.parse().ok()?, name)));
+        let (number, name) = match numbered {
+            Some((number, name)) => (number, name),
+            None => {
+                let next = numbers.next().ok_or_else(|| {
+                    let count = manifest.disks.len();
+                    Failure::usage(format!("the capture has {count} disks, fewer than --to names"))
+                })?;
+                (next, name.as_str())
+            }
+        };
+        targets.push((number, session::disk(name)?));
+    }
+    Ok(targets)
+}
+
+fn show_plan(global: &Global, plan: &Plan, manifest: &Manifest, shown: &str) {
+    if global.json {
+        print_json(&plan_json(plan, manifest));
+    } else {
+        print(shown);
+    }
+}
+
+fn scope_text(scope: Scope) -> &'static str {
+    match scope {
+        Scope::InPlace => "volumes go back into their partitions",
+        Scope::Tables => "the partition table alone is put back",
+        Scope::BareMetal => "the whole disk is made anew; everything on it is lost",
+    }
+}
+
+fn plan_text(plan: &Plan, manifest: &Manifest) -> String {
+    let header = &manifest.header;
+    let mut out = format!("Restore of {} as of {} (id:{})\n", header.machine, header.time, header.id);
+    for disk in &plan.disks {
+        out.push_str(&format!("\nonto {}\n  {}\n", disk.target.describe(), scope_text(disk.scope)));
+        out.push_str(&disk_text(disk));
+    }
+    for warning in &plan.warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    for missing in &manifest.not_captured {
+        out.push_str(&format!("not in the image: {missing}\n"));
+    }
+    out.push_str(&format!("plan {}\n", plan.hash()));
+    out
+}
+
+fn disk_text(disk: &DiskPlan) -> String {
+    let mut columns = Columns::new(&["", "VOLUME", "NAME", "AT", "SIZE", "CONTENT"], &[4]);
+    let size = |len: ByteLen| len.to_string();
+    for planned in &disk.volumes {
+        columns.row(vec![
+            "write".to_owned(),
+            planned.volume.key.clone(),
+            planned.volume.name.clone(),
+            planned.extent.start().to_string(),
+            size(planned.extent.len()),
+            format!("{} ({})", describe_mode(planned.volume.mode), planned.content),
+        ]);
+    }
+    for reset in &disk.swap_resets {
+        let (at, len) = (reset.extent.start().to_string(), size(reset.extent.len()));
+        let what = "hibernated system discarded".to_owned();
+        columns.row(vec!["write".to_owned(), reset.key.clone(), "swap".to_owned(), at, len, what]);
+    }
+    for (key, extent) in &disk.untouched {
+        let (at, len) = (extent.start().to_string(), size(extent.len()));
+        columns.row(vec!["leave".to_owned(), key.clone(), String::new(), at, len, "untouched".to_owned()]);
+    }
+    let mut out = columns.render("  ");
+    if disk.table.is_some() {
+        out.push_str("  write  the partition table\n");
+    }
+    if disk.boot_code {
+        out.push_str("  write  boot code outside volumes\n");
+    }
+    if let Some(size) = disk.extend_to {
+        out.push_str(&format!("  the file is extended to {size}\n"));
+    }
+    out
+}
+
+fn plan_json(plan: &Plan, manifest: &Manifest) -> Value {
+    let disks: Vec<_> = plan.disks.iter().map(|disk| {
+        let volumes: Vec<_> = disk.volumes.iter().map(|planned| {
+            json!({
+                "disk": disk.disk.number, "key": planned.volume.key, "name": planned.volume.name,
+                "role": planned.volume.role, "start_byte": planned.extent.start().get(),
+                "size_bytes": planned.extent.len().get(), "content_bytes": planned.content.get(),
+            })
+        });
+        json!({
+            "disk": disk.disk.number,
+            "target": disk.target.path,
+            "model": disk.target.identity.model,
+            "serial": disk.target.identity.serial,
+            "wwn": disk.target.identity.wwn,
+            "size_bytes": disk.target.geometry.size.get(),
+            "scope": scope_text(disk.scope),
+            "volumes": volumes.collect::<Vec<_>>(),
+            "writes_table": disk.table.is_some(),
+            "writes_boot_code": disk.boot_code,
+            "swap_resets": disk.swap_resets.iter().map(|r| &r.key).collect::<Vec<_>>(),
+            "untouched": disk.untouched.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "capture": plan.capture, "machine": manifest.header.machine, "plan": plan.hash(),
+        "disks": disks.collect::<Vec<_>>(), "warnings": plan.warnings, "not_captured": manifest.not_captured,
+    })
+}
+
+fn report_json(plan: &Plan, manifest: &Manifest, report: &Report) -> Value {
+    let mut object = serde_json::to_value(report).unwrap_or_default();
+    object["capture"] = json!(plan.capture);
+    object["machine"] = json!(manifest.header.machine);
+    object["plan"] = json!(plan.hash());
+    object["not_captured"] = json!(manifest.not_captured);
+    object
+}
+
+fn report_text(report: &Report) -> String {
+    let mut out = String::new();
+    let size = |bytes: u64| ByteLen::new(bytes).to_string();
+    let mut columns = Columns::new(&["VOLUME", "NAME", "MATCHED", "WRITTEN", "READ BACK", ""], &[2, 3, 4]);
+    for volume in &report.volumes {
+        columns.row(vec![
+            volume.key.clone(),
+            volume.name.clone(),
+            size(volume.matched_bytes),
+            size(volume.written_bytes),
+            size(volume.verified_bytes),
+            if volume.complete { "complete" } else { "INCOMPLETE: not recognisable" }.to_owned(),
+        ]);
+    }
+    out.push_str(&columns.render("  "));
+    for untouched in &report.untouched {
+        let how = if untouched.unchanged { "untouched" } else { "CHANGED" };
+        let counted = untouched.written_bytes.map_or(String::new(), |n| format!(", {n} bytes written by the kernel's count"));
+        out.push_str(&format!("  volume {}: {how} ({}{counted})\n", untouched.key, untouched.proof));
+    }
+    for warning in &report.warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    for problem in &report.problems {
+        out.push_str(&format!("PROBLEM: volume {}: {}\n", problem.volume, problem.message));
+        for extent in &problem.extents {
+            out.push_str(&format!("  {}\n", extent.extent()));
+        }
+    }
+    let proof = if report.verified { ", all of it read back and right" } else { ", not read back" };
+    let (written, matched) = (size(report.written_bytes), size(report.matched_bytes));
+    out.push_str(&format!("{written} written{proof}; {matched} were there already; {:.1} s\n", report.elapsed_seconds));
+    out
+}

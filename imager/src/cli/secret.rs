@@ -1,0 +1,91 @@
+//! Passphrases: from the environment, a file, a command, or asked for; never from the command line.
+
+use imager_units::{Context, Error, ErrorKind, Result};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::Command;
+
+/// The passphrase, from where it is configured; asked for on a terminal otherwise.
+///
+/// # Errors
+/// `Denied` when there is none; `Io` when it cannot be read.
+pub(crate) fn passphrase(prompt: &str) -> Result<Vec<u8>> {
+    match configured()? {
+        Some(secret) => Ok(secret),
+        None => ask(prompt),
+    }
+}
+
+/// A new passphrase, asked for twice.
+///
+/// # Errors
+/// As `passphrase`; `Invalid` when the two differ or it is empty.
+pub(crate) fn new_passphrase() -> Result<Vec<u8>> {
+    if let Some(secret) = configured()? {
+        return not_empty(secret);
+    }
+    asked_twice()
+}
+
+/// A new passphrase from a file, or asked for twice.
+///
+/// # Errors
+/// As `new_passphrase`.
+pub(crate) fn another_passphrase(file: Option<&Path>) -> Result<Vec<u8>> {
+    match file {
+        Some(file) => not_empty(from_file(file)?),
+        None => asked_twice(),
+    }
+}
+
+fn asked_twice() -> Result<Vec<u8>> {
+    let first = ask("New passphrase: ")?;
+    if ask("Again: ")? != first {
+        return Err(Error::new(ErrorKind::Invalid, "the two passphrases differ"));
+    }
+    not_empty(first)
+}
+
+fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
+    if secret.is_empty() { Err(Error::new(ErrorKind::Invalid, "an empty passphrase protects nothing")) } else { Ok(secret) }
+}
+
+fn configured() -> Result<Option<Vec<u8>>> {
+    if let Some(secret) = std::env::var_os("IMAGER_PASSWORD") {
+        return Ok(Some(secret.into_encoded_bytes()));
+    }
+    if let Some(file) = std::env::var_os("IMAGER_PASSWORD_FILE") {
+        return from_file(Path::new(&file)).map(Some);
+    }
+    let Some(command) = std::env::var_os("IMAGER_PASSWORD_COMMAND") else { return Ok(None) };
+    let output = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(&command)
+        .stdin(std::process::Stdio::inherit())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context(|| "running IMAGER_PASSWORD_COMMAND".to_owned())?;
+    if !output.status.success() {
+        let what = format!("IMAGER_PASSWORD_COMMAND ended with {}", output.status);
+        return Err(Error::new(ErrorKind::Denied, what));
+    }
+    Ok(Some(first_line(output.stdout)))
+}
+
+fn from_file(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).context(|| format!("reading the passphrase from {}", file.display())).map(first_line)
+}
+
+fn first_line(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(bytes.len());
+    bytes.truncate(end);
+    bytes
+}
+
+fn ask(prompt: &str) -> Result<Vec<u8>> {
+    if !std::io::stdin().is_terminal() {
+        let what = "a passphrase is needed: set IMAGER_PASSWORD_FILE, IMAGER_PASSWORD_COMMAND or IMAGER_PASSWORD";
+        return Err(Error::new(ErrorKind::Denied, what));
+    }
+    rpassword::prompt_password(prompt).map(String::into_bytes).context(|| "asking for the passphrase".to_owned())
+}

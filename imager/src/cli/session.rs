@@ -1,0 +1,76 @@
+//! What most commands begin with: the repository, disks by name, a capture by name.
+
+use super::args::Global;
+use super::failure::Failure;
+use super::{pins, secret};
+use imager::captures::{self, Selector};
+use imager::repository::{Found, Locked, Repository};
+use imager::share::{Location, Missing};
+use imager_disk::System;
+use imager_image::manifest::Manifest;
+use imager_units::{Error, ErrorKind, SectorSize};
+use std::path::PathBuf;
+
+/// Where the repository lies.
+pub(crate) fn location(global: &Global) -> Result<Location, Failure> {
+    let missing = || Failure::usage("which repository? Say --repo URL or set IMAGER_REPO");
+    Ok(Location::parse(global.repo.as_deref().ok_or_else(missing)?)?)
+}
+
+/// Opens the repository, asking for its passphrase if it has one.
+pub(crate) fn repository(global: &Global) -> Result<Repository, Failure> {
+    let repository = match find(global)? {
+        Found::Open(repository) => repository,
+        Found::Locked(locked) => {
+            let secret = secret::passphrase("Passphrase of the repository: ")?;
+            match locked.open(&secret)? {
+                Ok(repository) => repository,
+                Err(_) => return Err(wrong_password()),
+            }
+        }
+    };
+    pins::check(&repository)?;
+    Ok(repository)
+}
+
+/// The repository as it is found, before any passphrase.
+pub(crate) fn find(global: &Global) -> Result<Found, Failure> {
+    let store = location(global)?.open(Missing::Fail).map_err(Failure::no_repository)?;
+    Repository::find(store).map_err(Failure::no_repository)
+}
+
+/// The encrypted repository of a command about keys.
+pub(crate) fn locked(global: &Global) -> Result<Locked, Failure> {
+    match find(global)? {
+        Found::Locked(locked) => Ok(locked),
+        Found::Open(_) => {
+            let what = Error::new(ErrorKind::Invalid, "the repository is not encrypted: it has no keys");
+            Err(Failure::new(super::failure::USAGE, what, "encryption is chosen by imager init --encrypt"))
+        }
+    }
+}
+
+/// No key slot opens with what was given.
+pub(crate) fn wrong_password() -> Failure {
+    let what = Error::new(ErrorKind::Denied, "the passphrase opens no key of this repository");
+    Failure::new(12, what, "check it, or use the recovery key")
+}
+
+/// The path of a disk that a person named.
+pub(crate) fn disk(name: &str) -> Result<PathBuf, Failure> {
+    Ok(System::new().find(name)?)
+}
+
+/// A sector size from the command line.
+pub(crate) fn sector(bytes: Option<u32>) -> Result<Option<SectorSize>, Failure> {
+    bytes.map(SectorSize::new).transpose().map_err(|error| Failure::new(super::failure::USAGE, error, ""))
+}
+
+/// The capture that a person named, and what he should know about the choice.
+pub(crate) fn capture(repository: &Repository, name: &str) -> Result<(Manifest, Vec<String>), Failure> {
+    let selector: Selector = name.parse()?;
+    captures::find(repository, &selector).map_err(|error| match error.kind() {
+        ErrorKind::Corrupt => Failure::damaged(error),
+        _ => Failure::no_capture(error),
+    })
+}
