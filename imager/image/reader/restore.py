@@ -10,11 +10,12 @@ CAPTURE is MACHINE or MACHINE@latest (its newest capture that is not marked inco
 more). An existing FILE is never touched. Every byte is checked before it is written. A damaged block is named on
 stderr, left zero in FILE, and the rest is restored.
 
-Exit status: 0 done, 2 the capture itself lacks blocks (unreadable when it was taken), 3 damage found, 10 no repository
-here, 11 no such capture, 12 wrong password, 13 made by a newer version, 64 wrong usage, 1 anything else.
+Exit status: 0 done, 2 the capture itself lacks blocks (unreadable when it was taken), 3 damage found, 10 no
+repository here, 11 no such capture, 12 wrong password, 13 made by a newer version, 64 wrong usage, 1 anything else.
 
-Needs Python 3.9 and a zstd: the module zstandard (or Python 3.14, or the command zstd); PyNaCl where the repository
-is encrypted. The module blake3 makes it fast. FORMAT.md in Halfhour's source describes the format.
+One file on purpose, so that it can lie in every repository. Needs Python 3.9 and a zstd: the module zstandard (or
+Python 3.14, or the command zstd); PyNaCl where the repository is encrypted. The module blake3 makes it fast.
+FORMAT.md in Halfhour's source describes the format.
 """
 import argparse
 import base64
@@ -52,6 +53,17 @@ class Stop(Exception):
 
 class Damaged(Exception):
     """Some bytes are not what they should be; what does not depend on them can still be restored."""
+
+
+class TooNew(Damaged):
+    """Not understood by this version, so no use to it either."""
+
+    def __init__(self):
+        super().__init__("made by a newer version, it needs a newer restore.py")
+
+
+# What reading nonsense can raise.
+NONSENSE = (Damaged, LookupError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError, struct.error)
 
 
 # --- BLAKE3 -------------------------------------------------------------------------------------------------------
@@ -156,7 +168,7 @@ try:
 except ImportError:
     blake3_module, blake3 = None, plain_blake3
 
-# --- Compression and encryption, by whatever this machine has ---------------------------------------------------------
+# --- Compression and encryption, by whatever this machine has -------------------------------------------------------
 
 
 def decompressor():
@@ -183,7 +195,7 @@ def decompressor():
         with tempfile.TemporaryFile() as stdin:
             stdin.write(data)
             stdin.seek(0)
-            command = ["zstd", "-dcq", "--single-thread"]
+            command = ["zstd", "-dcq"]
             with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
                 raw = run.stdout.read(length + 1)
                 run.kill()
@@ -202,7 +214,7 @@ def sodium():
                       "apt install python3-nacl, or: pip install pynacl") from None
 
 
-# --- The repository ---------------------------------------------------------------------------------------------------
+# --- The repository -------------------------------------------------------------------------------------------------
 
 
 class Repository:
@@ -220,16 +232,15 @@ class Repository:
             about = json.loads(self.read("halfhour.json", most=1 << 16))
             if about["format"] != "halfhour-repository":
                 raise ValueError("not a description of a repository")
-        except (ValueError, KeyError, TypeError) as e:
+            self.id, self.key_check = bytes.fromhex(about["id"]), about["key_check"]
+            too_new = about["min_reader"] > FORMAT or about["block_bytes"] != BLOCK
+            cipher = about["encryption"]
+        except NONSENSE as e:
             raise Stop(3, f"halfhour.json is damaged: {e}") from None
-        if about["min_reader"] > FORMAT or about["block_bytes"] != BLOCK:
-            raise Stop(13, "this repository needs a newer restore.py")
-        if about["encryption"] not in ("none", "xchacha20poly1305"):
-            raise Stop(13, f"this repository is encrypted with {about['encryption']}: it needs a newer restore.py")
-        self.id = bytes.fromhex(about["id"])
-        self.encrypted = about["encryption"] != "none"
-        self.key_check = about["key_check"]
+        self.encrypted = cipher != "none"
         self.password = password
+        if too_new or cipher not in ("none", "xchacha20poly1305"):
+            raise Stop(13, "this repository needs a newer restore.py")
 
     def read(self, name, offset=0, length=None, most=1 << 27):
         """Bytes of an object. A missing object is FileNotFoundError, a share that went away is Stop."""
@@ -266,9 +277,9 @@ class Repository:
     def unwrap(self, secret):
         nacl = sodium()
         folder = os.path.join(self.folder, "keys")
-        names = sorted(n for n in os.listdir(folder) if re.fullmatch("[0-9a-f]{16}", n)) if os.path.isdir(folder) else []
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         tried = 0
-        for name in names:
+        for name in filter(re.compile("[0-9a-f]{16}").fullmatch, names):
             try:
                 slot = json.loads(self.read("keys/" + name, most=1 << 16))
                 kdf = slot["kdf"]
@@ -282,7 +293,7 @@ class Repository:
                     bytes.fromhex(slot["wrapped"]), self.id + b"key slot", bytes.fromhex(slot["nonce"]), key)
             except nacl.exceptions.CryptoError:
                 continue
-            except (Damaged, ValueError, KeyError, TypeError, nacl.exceptions.TypeError) as e:
+            except NONSENSE as e:
                 say(f"key slot {name} is damaged: {e}")
         if tried:
             raise Stop(12, "wrong password")
@@ -296,7 +307,7 @@ class Repository:
         if stored != len(frame) - 80 or blake3(frame[:48] + frame[80:]) != frame[48:80]:
             raise Damaged("digest does not match")
         if flags or codec > 1 or cipher > 1:
-            raise Stop(13, "a frame made by a newer version: it needs a newer restore.py")
+            raise TooNew()
         if found != kind or raw_len > MOST_RAW[kind] or bool(cipher) != self.encrypted:
             raise Damaged("not the frame that belongs here")
         payload = frame[80:]
@@ -325,8 +336,8 @@ class Repository:
         pack, _, offset, length = place
         name = f"packs/{pack[:2]}/{pack}"
         try:
-            if not 80 <= length <= MOST_FRAME:
-                raise Damaged("a frame of an impossible length")
+            if not 80 <= length <= MOST_FRAME or not re.fullmatch("[0-9a-f]{64}", pack):
+                raise Damaged("a frame where none can be")
             frame = self.read(name, offset, length)
             if len(frame) < length:
                 raise Damaged("cut off")
@@ -349,7 +360,7 @@ class Repository:
             raise Damaged("damaged or cut off")
         version, incompatible, length = struct.unpack_from("<HHI", data, 8)
         if version > FORMAT or incompatible:
-            raise Stop(13, f"{name} was made by a newer version: it needs a newer restore.py")
+            raise TooNew()
         header = json.loads(data[16:16 + length])
         _, machine, file = name.split("/")
         compact = re.sub("[-:]", "", header["time"])
@@ -371,9 +382,8 @@ class Repository:
                     header, _ = self.split(name)
                     if not header.get("revoked"):
                         found.append((name, header))
-                except (Damaged, ValueError, KeyError, TypeError, struct.error) as e:
-                    self.damaged = True
-                    say(f"DAMAGED {name}: {e}; it is left out")
+                except NONSENSE as e:
+                    self.leave_out(name, e)
         return sorted(found, key=lambda c: (c[1]["machine"], c[1]["sequence"]))
 
     def manifest(self, wanted):
@@ -395,13 +405,16 @@ class Repository:
                 body = json.loads(self.open_frame(MANIFEST, frame))
                 if any(body["header"].get(key) != header[key] for key in header):
                     raise Damaged("its header is not its own")
-            except (Damaged, ValueError, KeyError) as e:
-                self.damaged = True
-                say(f"DAMAGED {name}: {e}; it is left out")
+            except NONSENSE as e:
+                self.leave_out(name, e)
                 continue
             if by_id or body["consistency"] != "inconsistent":
                 return body
-        raise Stop(11, f"{wanted}: no such capture")
+        raise Stop(3 if self.damaged else 11, f"{wanted}: no such capture")
+
+    def leave_out(self, name, error):
+        self.damaged = True
+        say(f"{'TOO NEW' if isinstance(error, TooNew) else 'DAMAGED'} {name}: {error}; it is left out")
 
     # -- block maps
 
@@ -496,7 +509,7 @@ def parse_node(raw, level, count, unit):
         raise Damaged("has bytes behind its end")
 
 
-# --- Restoring --------------------------------------------------------------------------------------------------------
+# --- Restoring ------------------------------------------------------------------------------------------------------
 
 
 class Output:
@@ -638,19 +651,20 @@ def pieces_on(number, volume, size):
 
 def show(manifest):
     header = manifest["header"]
-    print(f"{header['machine']}  {header['time']}  {header['kind']}  id:{header['id']}  {manifest['consistency']}")
+    say("  ".join((header["machine"], header["time"], header["kind"], f"id:{header['id']}", manifest["consistency"])),
+        sys.stdout)
     for disk in manifest["disks"]:
         words = (disk["model"], disk["serial"], disk["path"])
-        print(f"disk {disk['number']}: {size_of(disk['size_bytes'])}, table {disk['table']['kind']}, "
-              f"sectors of {disk['logical_sector_bytes']} bytes, " + ", ".join(w for w in words if w))
+        say(f"disk {disk['number']}: {size_of(disk['size_bytes'])}, table {disk['table']['kind']}, "
+            f"sectors of {disk['logical_sector_bytes']} bytes, " + ", ".join(w for w in words if w), sys.stdout)
     for volume in manifest["volumes"]:
         where = ", ".join(f"disk {s['disk']} at {s['start_byte']:#x}+{s['len_bytes']:#x}" for s in volume["segments"])
-        print(f"volume {volume['key']}: {volume['name']}, {size_of(volume['size_bytes'])}, {volume['role']}, "
-              f"{volume['filesystem'] or 'no filesystem'}, in the capture: {volume['mode']}, {where}")
+        say(f"volume {volume['key']}: {volume['name']}, {size_of(volume['size_bytes'])}, {volume['role']}, "
+            f"{volume['filesystem'] or 'no filesystem'}, in the capture: {volume['mode']}, {where}", sys.stdout)
     for problem in manifest["problems"]:
-        print(f"missing from volume {problem['volume']}: {problem['message']}")
+        say(f"missing from volume {problem['volume']}: {problem['message']}", sys.stdout)
     for name in manifest["not_captured"]:
-        print(f"content not in this capture: {name}")
+        say(f"content not in this capture: {name}", sys.stdout)
 
 
 def size_of(count):
@@ -661,8 +675,9 @@ def size_of(count):
     return f"{count:.1f} TiB"
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
+def say(text, to=sys.stderr):
+    """Prints without whatever else a name from a repository might do to a terminal."""
+    print("".join(c if c.isprintable() else "?" for c in text), file=to, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -681,7 +696,7 @@ def arguments():
     what.add_argument("--volume", metavar="KEY")
     parser.add_argument("--output", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="show everything the manifest holds")
-    parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; else it is asked for")
+    parser.add_argument("--password-file", metavar="FILE", help="its first line is the password")
     options = parser.parse_args()
     if (options.command == "list") == bool(options.capture):
         parser.error("show and restore need a CAPTURE, list takes none")
@@ -702,7 +717,7 @@ def main():
     repository = Repository(options.repo, password)
     if options.command == "list":
         for _, h in repository.captures():
-            print(f"{h['machine']}  {h['time']}  {h['kind']}  sequence {h['sequence']}  id:{h['id']}")
+            say(f"{h['machine']}  {h['time']}  {h['kind']}  sequence {h['sequence']}  id:{h['id']}", sys.stdout)
         return 3 if repository.damaged else 0
     manifest = repository.manifest(options.capture)
     if options.command == "show":
@@ -727,7 +742,7 @@ if __name__ == "__main__":
     except Stop as stop:
         say(f"restore.py: {stop}")
         sys.exit(stop.status)
-    except (Damaged, KeyError, TypeError, ValueError, struct.error) as error:
+    except NONSENSE as error:
         say(f"restore.py: the repository makes no sense here: {error!r}")
         sys.exit(3)
     except OSError as error:

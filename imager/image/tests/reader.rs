@@ -350,6 +350,7 @@ fn captures_are_chosen_as_the_engine_chooses_them() -> Result {
     assert!(said(&output).contains(&format!("DAMAGED {damaged}")), "{}", said(&output));
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(lab.run(&["show", "db"])?.status.code(), Some(0));
+    assert_eq!(lab.run(&["show", "id:04040404"])?.status.code(), Some(3), "there, but damaged");
     Ok(())
 }
 
