@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts here share: messages, numbered steps with their times, the table at the end. Sourced, never run.
 
 if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
@@ -24,13 +25,21 @@ seconds() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 
 STEP_NAMES=() STEP_STATES=() STEP_TIMES=()
 
-# step NAME COMMAND...: runs it, notes time and outcome, and goes on after a failure (steps_report says so at the end).
+# step NAME COMMAND...: runs it in a subshell that ends at its first error, notes time and outcome, and goes on
+# (steps_report says at the end what failed).
 step() {
     local name=$1 start status=0
     shift
     printf '\n%s==> %s%s\n' "$BOLD" "$name" "$PLAIN"
     start=$(now_ms)
-    "$@" || status=$?
+    # Not `"$@" || status=$?`: there the shell would not stop at errors inside a function.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    status=$?
+    set -e
     note_step "$name" "$status" "$(($(now_ms) - start))"
     [[ $status -eq 0 ]] || printf '%serror:%s %s: exit %d\n' "$RED" "$PLAIN" "$name" "$status" >&2
     return 0

@@ -1,0 +1,216 @@
+"""The benchmarks. Each takes a Bench and returns rows; a bar is on a ratio ours / theirs, or on bytes."""
+
+from dataclasses import dataclass, field
+
+import images
+import json
+import measure
+from measure import interleave, median
+from tools import Borg, Imager, Partclone, missing
+from used import used_bytes
+
+MIB = 1 << 20
+
+
+@dataclass
+class Row:
+    claim: str
+    figure: float | None  # what the bar is on; None where there is none
+    bar: float | None
+    more: bool = False  # the bar is a least, not a most
+    unit: str = "x"
+    ours: str = ""
+    theirs: str = ""
+    spread: str = ""
+    notes: list = field(default_factory=list)
+
+    @property
+    def verdict(self):
+        if self.bar is None or self.figure is None:
+            return ""
+        return "ok" if (self.figure >= self.bar if self.more else self.figure <= self.bar) else "MISSED"
+
+
+class Skipped(Exception):
+    pass
+
+
+def capture(bench):
+    """A first capture of the root volume, against Clonezilla's pipe; time and bytes."""
+    need(Partclone)
+    source, peer = bench.source(), Partclone(bench.folder / "root.pcl.zst", bench.log)
+    fast, small = bench.imager("capture-fast"), bench.imager("capture-small")
+
+    def ours(imager, *options):
+        def once(_):
+            imager.init()
+            source.warm()
+            return imager.capture(source.node, *options)
+        return once
+
+    def theirs(_):
+        source.warm()
+        return peer.capture(source.node)
+
+    runs = interleave(bench.pairs, {"fast": ours(fast), "small": ours(small, "--compression", "small"), "partclone": theirs}, bench.say)
+    stored = peer.image.stat().st_size
+    return [
+        wall_row("capture, time", runs["fast"], runs["partclone"], 0.45),
+        cpu_row("capture, cpu", runs["fast"], runs["partclone"]),
+        bytes_row("capture, bytes", fast.stored_bytes(), stored, 1.12),
+        wall_row("capture --compression small, time", runs["small"], runs["partclone"], 0.60),
+        bytes_row("capture --compression small, bytes", small.stored_bytes(), stored, 1.08),
+    ]
+
+
+def restore(bench):
+    """A restore of the root volume onto junk, against Clonezilla's pipe; every result is compared with the source."""
+    need(Partclone)
+    source, imager, peer = bench.source(), bench.captured(), Partclone(bench.folder / "root.pcl.zst", bench.log)
+    if not peer.image.exists():
+        peer.capture(source.node)
+    target = bench.folder / "target.img"
+
+    def onto_junk(command):
+        def once(_):
+            images.fill_with_junk(target, source.size)
+            run = command()
+            wrong = source.differing_bytes(target)
+            if wrong:
+                raise measure.CommandFailed(f"restored, but {wrong >> 10} KiB of the used blocks are wrong")
+            return run
+        return once
+
+    runs = interleave(bench.pairs, {
+        "ours": onto_junk(lambda: imager.restore(target)),
+        "ours, no read-back": onto_junk(lambda: imager.restore(target, "--no-read-back")),
+        "partclone": onto_junk(lambda: peer.restore(target)),
+    }, bench.say)
+    return [
+        wall_row("restore with read-back, time", runs["ours"], runs["partclone"], 0.45),
+        wall_row("restore --no-read-back, time", runs["ours, no read-back"], runs["partclone"], 0.30),
+        cpu_row("restore with read-back, cpu", runs["ours"], runs["partclone"]),
+    ]
+
+
+def repair(bench):
+    """A restore where 1 % of the used blocks are damaged, against only reading the used blocks (O_DIRECT, depth 8)."""
+    source, imager, target = bench.source(), bench.captured(), bench.folder / "target.img"
+    extents = bench.folder / "extents.json"
+    extents.write_text(json.dumps(source.extents))
+    images.fill_with_junk(target, source.size)
+    imager.restore(target)
+    reader = bench.project / "tests/bench/reader.py"
+
+    def ours(number):
+        images.damage(target, source.extents, 0.01, number)
+        run = imager.restore(target)
+        if wrong := source.differing_bytes(target):
+            raise measure.CommandFailed(f"repaired, but {wrong >> 10} KiB of the used blocks are wrong")
+        return run
+
+    def floor(_):
+        images.forget(target)
+        return measure.run(f"python3 -S '{reader}' '{target}' < '{extents}'", target, log=bench.log)
+
+    runs = interleave(bench.pairs, {"ours": ours, "read only": floor}, bench.say)
+    return [wall_row("repair of 1 % damage, time against a read", runs["ours"], runs["read only"], 1.5)]
+
+
+def unchanged(bench):
+    """A second capture of a volume that did not change, against borg's second create."""
+    need(Borg)
+    source, imager, borg = bench.source(), bench.imager("unchanged"), Borg(bench.folder / "borg", bench.log)
+    imager.init()
+    imager.capture(source.node)
+    borg.init()
+    borg.create("first", source.node)
+
+    def ours(_):
+        source.warm()
+        return imager.capture(source.node)
+
+    def theirs(number):
+        source.warm()
+        return borg.create(f"again-{number}", source.node)
+
+    runs = interleave(bench.pairs, {"ours": ours, "borg": theirs}, bench.say)
+    return [wall_row("unchanged second capture, time against borg", runs["ours"], runs["borg"], 0.35)]
+
+
+def encrypted(bench):
+    """A first capture into an encrypted repository, against the same into a plain one."""
+    source = bench.source()
+    plain, sealed = bench.imager("plain"), bench.imager("sealed", password="benchmark")
+
+    def once(imager):
+        def run(_):
+            imager.init()
+            source.warm()
+            return imager.capture(source.node)
+        return run
+
+    runs = interleave(bench.pairs, {"sealed": once(sealed), "plain": once(plain)}, bench.say)
+    row = wall_row("encrypted capture, speed against plain", runs["plain"], runs["sealed"], 0.85)
+    row.more, row.ours, row.theirs = True, row.theirs, row.ours
+    return [row]
+
+
+def memory(bench):
+    """Peak resident memory of a capture and a restore of the root volume."""
+    source, imager, target = bench.source(), bench.imager("memory"), bench.folder / "target.img"
+    imager.init()
+    captured = imager.capture(source.node)
+    images.fill_with_junk(target, source.size)
+    restored = imager.restore(target)
+    size = f"{used_bytes(source.extents) / 1e9:.1f} GB volume"
+    return [memory_row(f"peak memory, capture of a {size}", captured, 128),
+            memory_row(f"peak memory, restore of a {size}", restored, 128)]
+
+
+def huge(bench):
+    """Peak resident memory of a capture and a restore of a sparse disk of almost 16 TiB."""
+    disk, imager, target = images.huge_disk(bench.folder), bench.imager("huge"), bench.folder / "huge-target.img"
+    imager.init()
+    captured = imager.capture(disk)
+    bench.say(f"  captured in {captured.wall:.1f} s")
+    target.unlink(missing_ok=True)
+    with open(target, "wb") as file:
+        file.truncate(disk.stat().st_size)
+    try:
+        restored = imager.restore(target, "--bare-metal")
+    finally:
+        target.unlink()
+    return [memory_row("peak memory, capture of a sparse 16 TiB disk", captured, 256),
+            memory_row("peak memory, restore of a sparse 16 TiB disk", restored, 256)]
+
+
+CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, memory, huge)}
+
+
+def need(tool):
+    if lacking := missing(tool):
+        raise Skipped(f"{', '.join(lacking)} not installed (scripts/setup installs it)")
+
+
+def wall_row(claim, ours, theirs, bar):
+    pairs = [a.wall / b.wall for a, b in zip(ours, theirs)]
+    return Row(claim, median(ours) / median(theirs), bar, ours=seconds(ours), theirs=seconds(theirs),
+               spread=f"{min(pairs):.2f}-{max(pairs):.2f}")
+
+
+def cpu_row(claim, ours, theirs):
+    return Row(claim, median(ours, "cpu") / median(theirs, "cpu"), None, ours=f"{median(ours, 'cpu'):.1f} s",
+               theirs=f"{median(theirs, 'cpu'):.1f} s")
+
+
+def bytes_row(claim, ours, theirs, bar):
+    return Row(claim, ours / theirs, bar, ours=f"{ours / 1e6:.1f} MB", theirs=f"{theirs / 1e6:.1f} MB")
+
+
+def memory_row(claim, run, bar):
+    return Row(claim, run.peak_bytes / MIB, bar, unit=" MiB", ours=f"{run.wall:.1f} s wall, {run.cpu:.1f} s cpu")
+
+
+def seconds(runs):
+    return f"{median(runs):.2f} s ({median(runs, 'cpu'):.1f} cpu, {median(runs, 'others'):.1f} others)"

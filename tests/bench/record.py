@@ -1,0 +1,31 @@
+"""Writes measured rows into tests/RESULTS.md: one line a claim, the last figure stays."""
+
+import time
+
+HEADING = "## Benchmarks"
+INTRO = "`scripts/bench --record` writes these lines: ours / peer, medians, interleaved in one run."
+HEADER = ["| claim | figure | bar | ours | peer | pairs | date | machine |", "|---|---|---|---|---|---|---|---|"]
+
+
+def write(path, rows, pairs, machine):
+    lines = path.read_text().splitlines() if path.exists() else ["# Results"]
+    if HEADING not in lines:
+        lines += ["", HEADING, "", INTRO, "", *HEADER]
+    fresh = {row.claim: line(row, pairs, machine) for row in rows if row.figure is not None}
+    start = lines.index(HEADING)
+    end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("## ")), len(lines))
+    section = [fresh.pop(claim(text), text) for text in lines[start:end]]
+    last = max(i for i, text in enumerate(section) if text.startswith("|")) + 1
+    section[last:last] = fresh.values()
+    path.write_text("\n".join(lines[:start] + section + lines[end:]) + "\n")
+
+
+def claim(text):
+    return text.split("|")[1].strip() if text.startswith("| ") else None
+
+
+def line(row, pairs, machine):
+    unit, digits = ("x", 2) if row.unit == "x" else (row.unit, 0)
+    bar = "" if row.bar is None else f"{'≥' if row.more else '≤'} {row.bar:.{digits}f}{unit} {row.verdict}"
+    figure = f"{row.figure:.{digits}f}{unit}"
+    return f"| {row.claim} | {figure} | {bar} | {row.ours} | {row.theirs} | {pairs} | {time.strftime('%Y-%m-%d')} | {machine} |"

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""seeds.py CORPUS: writes one valid input or more per target whose format a tool on this machine can make, so that the
+fuzzer begins behind the first checks. The layouts are those the targets describe."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+KIB = 1 << 10
+TABLES = {
+    "gpt": "label: gpt\nsize=16\nsize=8, name=second\n",
+    "mbr": "label: dos\nsize=16, type=83, bootable\nsize=8, type=7\n",
+    "logical": "label: dos\nstart=2, size=8, type=83\nstart=16, type=5\nstart=18, size=8, type=83\nstart=32, size=8, type=82\n",
+}
+EXT = {
+    "ext2-1k": ["-t", "ext2", "-b", "1024"],
+    "ext4-1k": ["-t", "ext4", "-b", "1024", "-O", "^resize_inode"],
+    "ext4-4k": ["-t", "ext4", "-b", "4096"],
+    "ext4-bigalloc": ["-t", "ext4", "-O", "bigalloc"],
+    "ext4-meta-bg": ["-t", "ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"],
+}
+
+
+def main(corpus):
+    with tempfile.TemporaryDirectory() as work:
+        image = Path(work) / "image"
+        for name, script in TABLES.items():
+            fresh(image, 64 * KIB)
+            run(["sfdisk", "--quiet", image], script)
+            keep(corpus / "table" / name, b"\0\0" + image.read_bytes())
+        for name, options in EXT.items():
+            fresh(image, 8192 * KIB)
+            run(["mke2fs", "-q", "-F", *options, image])
+            data = image.read_bytes()
+            rest = 4096 if "4k" in name else 2048
+            keep(corpus / "ext" / name, data[1024:2048] + data[rest:rest + 32 * KIB])
+        for width in ("12", "16", "32"):
+            fresh(image, 65536 * KIB)
+            run(["mkfs.vfat", "-F", width, *(["-s", "64"] if width == "12" else []), image])
+            data = image.read_bytes()
+            keep(corpus / "fat" / f"fat{width}", data[:64] + data[512:8 * KIB])
+        fresh(image, 160 * KIB)
+        run(["mkswap", "-L", "swap", image])
+        data = image.read_bytes()
+        keep(corpus / "swap" / "swap", data[:8] + data[1024:1088] + data[4076:4096])
+
+
+def fresh(image, size):
+    image.write_bytes(b"")
+    os.truncate(image, size)
+
+
+def run(command, text=""):
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+
+
+def keep(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    main(Path(sys.argv[1]))
