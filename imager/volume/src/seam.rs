@@ -19,8 +19,9 @@ pub enum State {
 /// What a volume's own headers say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filesystem {
-    /// Its common name: `ext4`, `fat32`, `swap`, `xfs`, `lvm2`, …, as `blkid` names it where `blkid` does
-    /// (except that FAT says its width: `fat12`, `fat16`, `fat32`).
+    /// Its name as `blkid` has it: `ext4`, `xfs`, `LVM2_member`, `crypto_LUKS`, … Three differ: FAT says its width
+    /// (`fat12`, `fat16`, `fat32`), hibernated swap is `swap`, and where several filesystems are recognised at once
+    /// the name is `ambiguous`.
     pub kind: &'static str,
     /// UUID or serial number in the form `blkid` shows.
     pub uuid: Option<String>,

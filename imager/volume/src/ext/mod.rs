@@ -7,7 +7,8 @@
 //! makes the volume whole.
 //!
 //! A filesystem that was not left in order (journal to be replayed, error flag, not unmounted) is whole too: the
-//! bitmaps on disk may be older than the files. A frozen one has an empty journal, so a hot capture gets a map.
+//! bitmaps on disk may be older than the files. A frozen one has an empty journal, so a hot capture gets a map. The
+//! flag decides, as it does for the kernel: a log without it is never replayed (`jbd2_journal_wipe`).
 //! Inodes on the orphan list still own their blocks in the bitmaps; they change nothing here.
 
 mod bitmap;

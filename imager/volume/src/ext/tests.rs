@@ -204,6 +204,22 @@ fn twenty_tebibytes_are_mapped_without_32_bit_arithmetic() {
 
 type Fields = &'static [(usize, &'static [u8])];
 
+/// A filesystem that was grown past its reserved descriptor blocks keeps the first ones where they were.
+#[test]
+fn descriptors_move_to_their_meta_group_from_the_first_one_on() {
+    let recipe = Recipe { blocks: 64 * 256, incompat: INCOMPAT_META_BG, ..SMALL };
+    let mut sb = Superblock::parse(&recipe.superblock(0)).unwrap();
+    sb.s_first_meta_bg = 1;
+    sb.features.s_feature_ro_compat |= RO_COMPAT_SPARSE_SUPER;
+    let layout = Layout::new(&sb, recipe.size()).unwrap();
+    assert_eq!((layout.groups, layout.descs_per_block, layout.desc_blocks), (64, 32, 2));
+    assert_eq!(layout.desc_block(0), 2);
+    assert_eq!(layout.desc_block(1), 1 + 32 * 256);
+    let base: Vec<u64> = [0, 1, 2, 27, 32, 33, 49, 50, 63].map(|group| layout.base_blocks(group)).into();
+    assert_eq!(base, [2, 2, 0, 2, 1, 1, 1, 0, 1]);
+    assert_eq!(layout.super_groups(), [0, 1, 3, 5, 7, 9, 25, 27, 49]);
+}
+
 /// Fields of the superblock, and what they must lead to.
 const HOSTILE: [(&str, Fields, ErrorKind); 18] = [
     ("no blocks", &[(0x04, &[0, 0, 0, 0])], ErrorKind::Corrupt),
