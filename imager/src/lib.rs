@@ -15,3 +15,5 @@ pub mod repository;
 pub mod restore;
 pub mod share;
 pub mod survey;
+pub mod verify;
+pub mod view;

@@ -161,8 +161,11 @@ impl Locked {
     /// `Io` from the share.
     pub fn unwrap(&self, secret: &[u8]) -> Result<Option<MasterKey>> {
         for slot in self.slots()? {
-            if let Some(master) = slot.unwrap(self.description.id, secret)? {
-                return Ok(Some(master));
+            match slot.unwrap(self.description.id, secret) {
+                Ok(Some(master)) => return Ok(Some(master)),
+                Ok(None) => {}
+                // One slot that cannot be used must not lock out those that can.
+                Err(error) => tracing::warn!("key slot {} is passed over: {error}", slot.id),
             }
         }
         Ok(None)

@@ -116,9 +116,11 @@ impl PackKind {
 impl PackBuilder {
     /// An empty pack.
     pub fn new(kind: PackKind) -> Self {
-        let header =
-            PACK_MAGIC.into_iter().chain(FORMAT_VERSION.to_le_bytes()).chain([0, 0, kind.code(), 0, 0, 0]);
-        Self { kind, bytes: header.collect(), table: Table::default() }
+        // Room for a full pack, its last frame and its table: growing would double it.
+        let mut bytes = Vec::with_capacity(PACK_TARGET_BYTES.saturating_add(2 << 20));
+        bytes.extend(PACK_MAGIC.into_iter().chain(FORMAT_VERSION.to_le_bytes()));
+        bytes.extend([0, 0, kind.code(), 0, 0, 0]);
+        Self { kind, bytes, table: Table::default() }
     }
 
     /// Adds a sealed frame and says where it lies.

@@ -30,6 +30,10 @@ use std::time::Instant;
 use streams::Stream;
 use worker::{Output, Worker};
 
+/// How many map nodes may wait for packs to be closed; then packs are closed before they are full. Only a large and
+/// almost empty volume comes to that.
+const MOST_WAITING: usize = 1024;
+
 /// What to do with data volumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataMode {
@@ -195,9 +199,7 @@ fn write<'r>(
     }
     packer.close_data()?;
     loop {
-        for map in &mut maps {
-            map.builder.advance(&mut packer, &mut map.parent)?;
-        }
+        advance(&mut maps, &mut packer)?;
         if !packer.close_map()? {
             break;
         }
@@ -271,10 +273,11 @@ fn write_stream<'r>(
             }
         }
         monitor.advance(output.used);
-        for map in &mut *maps {
-            if map.builder.waiting() > 0 {
-                map.builder.advance(packer, &mut map.parent)?;
-            }
+        advance(maps, packer)?;
+        if maps.iter().map(|map| map.builder.waiting()).sum::<usize>() > MOST_WAITING {
+            packer.close_data()?;
+            advance(maps, packer)?;
+            packer.close_map()?;
         }
         Ok(())
     })?;
@@ -282,6 +285,11 @@ fn write_stream<'r>(
         current.cost.stored_bytes = packer.stored().saturating_sub(before).get();
     }
     Ok(())
+}
+
+/// Stores the nodes of all maps whose packs have their names.
+fn advance<'r>(maps: &mut [Mapping<'r>], packer: &mut Packer<'_, 'r>) -> Result<()> {
+    maps.iter_mut().try_for_each(|map| map.builder.advance(packer, &mut map.parent))
 }
 
 fn publish(repository: &Repository, manifest: &Manifest, codec: &mut imager_image::Codec<'_>) -> Result<()> {

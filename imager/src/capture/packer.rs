@@ -16,8 +16,12 @@ use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
+/// How many ids the sparse index of one capture lists at most: 4 TiB of new unique blocks. The rest costs space when it
+/// comes again, nothing else.
+const MOST_HOOKS: usize = 1 << 20;
+
 /// A closed pack on its way.
-pub struct Closed {
+pub(super) struct Closed {
     id: PackId,
     bytes: Vec<u8>,
 }
@@ -26,7 +30,7 @@ pub struct Closed {
 ///
 /// # Errors
 /// The share's first error.
-pub fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &dyn Monitor) -> Result<()> {
+pub(super) fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &dyn Monitor) -> Result<()> {
     for pack in queue {
         let name = object(names::pack(pack.id))?;
         timed(monitor, Stage::Share, || repository.store().put(&name, &pack.bytes))
@@ -36,7 +40,7 @@ pub fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &dyn Mon
 }
 
 /// How many closed packs may wait.
-pub fn queue() -> (SyncSender<Closed>, Receiver<Closed>) {
+pub(super) fn queue() -> (SyncSender<Closed>, Receiver<Closed>) {
     sync_channel(1)
 }
 
@@ -47,11 +51,12 @@ struct Open {
 }
 
 /// The packs that a capture writes.
-pub struct Packer<'a, 'r> {
+pub(super) struct Packer<'a, 'r> {
     codec: Codec<'r>,
     dedup: &'a Mutex<Dedup<'r>>,
     queue: SyncSender<Closed>,
     packs: Vec<Option<PackRef>>,
+    closed: usize,
     data: Option<Open>,
     map: Option<Open>,
     hooks: Vec<Hook>,
@@ -63,21 +68,31 @@ impl<'a, 'r> Packer<'a, 'r> {
     ///
     /// # Errors
     /// `OutOfSpace` without memory for a codec.
-    pub fn new(
+    pub(super) fn new(
         repository: &'r Repository,
         dedup: &'a Mutex<Dedup<'r>>,
         queue: SyncSender<Closed>,
     ) -> Result<Self> {
         let codec = repository.codec(Compression::Fast)?;
         let (packs, hooks) = (Vec::new(), Vec::new());
-        Ok(Self { codec, dedup, queue, packs, data: None, map: None, hooks, stored: ByteLen::ZERO })
+        Ok(Self {
+            codec,
+            dedup,
+            queue,
+            packs,
+            closed: 0,
+            data: None,
+            map: None,
+            hooks,
+            stored: ByteLen::ZERO,
+        })
     }
 
     /// Takes the frames of a worker's output into the open pack, and says where each went.
     ///
     /// # Errors
     /// Whatever closing a pack fails with.
-    pub fn take(&mut self, output: &mut Output) -> Result<Vec<Place>> {
+    pub(super) fn take(&mut self, output: &mut Output) -> Result<Vec<Place>> {
         let mut places = Vec::with_capacity(output.frames.len());
         for (frame, items) in std::mem::take(&mut output.frames) {
             self.stored = self.stored.saturating_add(ByteLen::of(&frame));
@@ -105,7 +120,7 @@ impl<'a, 'r> Packer<'a, 'r> {
     }
 
     /// Bytes of sealed frames of blocks so far.
-    pub fn stored(&self) -> ByteLen {
+    pub(super) fn stored(&self) -> ByteLen {
         self.stored
     }
 
@@ -113,7 +128,7 @@ impl<'a, 'r> Packer<'a, 'r> {
     ///
     /// # Errors
     /// Whatever sealing its table or the share fail with.
-    pub fn close_data(&mut self) -> Result<()> {
+    pub(super) fn close_data(&mut self) -> Result<()> {
         match self.data.take() {
             Some(open) => self.close(open),
             None => Ok(()),
@@ -124,7 +139,7 @@ impl<'a, 'r> Packer<'a, 'r> {
     ///
     /// # Errors
     /// As `close_data`.
-    pub fn close_map(&mut self) -> Result<bool> {
+    pub(super) fn close_map(&mut self) -> Result<bool> {
         match self.map.take() {
             Some(open) => self.close(open).map(|()| true),
             None => Ok(false),
@@ -133,17 +148,19 @@ impl<'a, 'r> Packer<'a, 'r> {
 
     fn close(&mut self, open: Open) -> Result<()> {
         let (pack, bytes, _) = open.builder.finish(&mut self.codec)?;
-        self.hooks.extend(open.hooks.into_iter().map(|id| (id, pack)));
+        let room = MOST_HOOKS.saturating_sub(self.hooks.len());
+        self.hooks.extend(open.hooks.into_iter().take(room).map(|id| (id, pack)));
         if let Some(place) = self.packs.get_mut(open.number) {
             *place = Some(pack);
         }
+        self.closed += 1;
         // Whoever sends has stopped only because of an error, which its own result tells.
         let gone = |_| Error::new(ErrorKind::Cancelled, "the share is gone");
         self.queue.send(Closed { id: pack.id, bytes }).map_err(gone)
     }
 
     /// What the sparse index of this capture lists. Ends the queue.
-    pub fn finish(self) -> Vec<Hook> {
+    pub(super) fn finish(self) -> Vec<Hook> {
         self.hooks
     }
 }
@@ -158,6 +175,10 @@ fn open<'p>(slot: &'p mut Option<Open>, kind: PackKind, packs: &mut Vec<Option<P
 impl NodeSink for Packer<'_, '_> {
     fn pack(&self, number: usize) -> Option<PackRef> {
         self.packs.get(number).copied().flatten()
+    }
+
+    fn closed(&self) -> usize {
+        self.closed
     }
 
     fn store(&mut self, id: NodeId, encoded: &[u8]) -> Result<Place> {

@@ -6,8 +6,7 @@ use crate::survey::{self, Survey};
 use base64::Engine;
 use imager_disk::table::TableKind;
 use imager_image::manifest::{
-    Cost, Disk, Manifest, Map, Mode, Partition, RawSectors, Role, Root, Run, Segment, System, Table, Truth,
-    Volume,
+    Cost, Disk, Manifest, Map, Mode, Partition, RawSectors, Role, Run, Segment, System, Table, Truth, Volume,
 };
 use imager_volume::State;
 
@@ -193,9 +192,4 @@ fn unclean(volume: &survey::Volume) -> Option<String> {
         }
         State::Clean | State::Unknown => None,
     }
-}
-
-/// Whether a map is of nothing at all.
-pub fn is_empty(map: &Map) -> bool {
-    matches!(map.root, Root::Unused)
 }

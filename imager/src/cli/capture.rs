@@ -51,10 +51,11 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         hardware_uuid: is_block.then(hardware_uuid).flatten(),
         rebind: options.rebind,
     };
-    let manifest = capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {
-        ErrorKind::Exists => Failure::new(5, error, "run it again; nothing was published"),
-        _ => error.into(),
-    })?;
+    let manifest =
+        capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {
+            ErrorKind::Exists => Failure::new(5, error, "run it again; nothing was published"),
+            _ => error.into(),
+        })?;
     drop(monitor);
     if global.json {
         print_json(&to_json(&manifest));
@@ -100,9 +101,14 @@ fn default_machine(paths: &[PathBuf], is_block: bool) -> Result<String, Failure>
     };
     let name = name.unwrap_or_default().to_lowercase();
     let host = name.split('.').next().unwrap_or_default();
-    let sound: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let sound: String =
+        host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
     let sound = sound.trim_matches('-');
-    if sound.is_empty() { Err(Failure::usage("whose capture is it? Say --machine NAME")) } else { Ok(sound.to_owned()) }
+    if sound.is_empty() {
+        Err(Failure::usage("whose capture is it? Say --machine NAME"))
+    } else {
+        Ok(sound.to_owned())
+    }
 }
 
 fn hardware_uuid() -> Option<String> {
@@ -130,15 +136,15 @@ pub(super) fn to_json(manifest: &Manifest) -> Value {
         "problems": manifest.problems,
         "not_captured": manifest.not_captured,
     });
-    let volumes: Vec<_> = manifest.volumes.iter().map(|volume| {
+    let volumes = manifest.volumes.iter().map(|volume| {
         let mut object = serde_json::to_value(volume).unwrap_or_default();
         if let Some(object) = object.as_object_mut() {
             object.remove("map");
         }
         object
     });
-    let volumes: Vec<_> = volumes.collect();
-    let disks: Vec<_> = manifest.disks.iter().map(|disk| {
+
+    let disks = manifest.disks.iter().map(|disk| {
         json!({
             "disk": disk.number, "path": disk.path, "size_bytes": disk.size_bytes, "serial": disk.serial,
             "wwn": disk.wwn, "model": disk.model, "logical_sector_bytes": disk.logical_sector_bytes,
@@ -147,7 +153,7 @@ pub(super) fn to_json(manifest: &Manifest) -> Value {
         })
     });
     object["disks"] = disks.collect();
-    object["volumes"] = json!(volumes);
+    object["volumes"] = volumes.collect();
     object
 }
 
@@ -164,7 +170,8 @@ pub(super) fn to_text(manifest: &Manifest) -> String {
         word(json!(manifest.consistency)),
         manifest.elapsed_seconds
     );
-    let mut columns = Columns::new(&["KEY", "ROLE", "NAME", "CONTENT", "USED", "READ", "NEW", "STORED"], &[4, 5, 6, 7]);
+    let mut columns =
+        Columns::new(&["KEY", "ROLE", "NAME", "CONTENT", "USED", "READ", "NEW", "STORED"], &[4, 5, 6, 7]);
     let size = |bytes: u64| ByteLen::new(bytes).to_string();
     for volume in &manifest.volumes {
         let cost = &volume.cost;

@@ -17,7 +17,8 @@ pub(crate) fn confirm(plan: &Plan, options: &Restore, shown: &str) -> Result<(),
         return Err(Failure::new(4, what, "look at the plan again with --plan; nothing was written"));
     }
     let is_named = |name: &str| {
-        let name = name.split_once('=').filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(name, |(_, n)| n);
+        let name =
+            name.split_once('=').filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(name, |(_, n)| n);
         name.starts_with("serial:") || name.starts_with("wwn:")
     };
     let all_named = options.to.iter().all(|name| is_named(name));
@@ -28,7 +29,9 @@ pub(crate) fn confirm(plan: &Plan, options: &Restore, shown: &str) -> Result<(),
         return ask(plan, shown);
     }
     let what = Error::new(ErrorKind::Denied, "nobody confirmed the plan");
-    let advice = format!("name each disk by serial: or wwn: and say --yes, or say --confirm {hash}; nothing was written");
+    let advice = format!(
+        "name each disk by serial: or wwn: and say --yes, or say --confirm {hash}; nothing was written"
+    );
     eprint!("{shown}");
     Err(Failure::new(4, what, advice))
 }

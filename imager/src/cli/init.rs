@@ -27,7 +27,9 @@ pub(crate) fn run(global: &Global, options: &Init) -> Result<Status, Failure> {
     let sealed = if options.encrypt { ", encrypted" } else { "" };
     print(&format!("Repository {} made at {}{sealed}.\n", repository.id(), repository.store().location()));
     if options.encrypt {
-        print("Without the passphrase nothing in it can ever be read. Print a recovery key now, and keep it apart:\n");
+        print(
+            "Without the passphrase nothing in it can ever be read. Print a recovery key now, and keep it apart:\n",
+        );
         print("  imager key add --recovery\n");
     }
     Ok(Status::Done)

@@ -49,7 +49,7 @@ fn table_kind(disk: &Disk) -> &'static str {
 }
 
 fn to_json(survey: &Survey, maps: &[UsedMap], extents: bool) -> Value {
-    let disks: Vec<_> = survey.disks.iter().map(|disk| {
+    let disks = survey.disks.iter().map(|disk| {
         json!({
             "disk": disk.number,
             "path": disk.identity.path,

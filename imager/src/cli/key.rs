@@ -15,10 +15,10 @@ pub(crate) fn run(global: &Global, options: &Key) -> Result<Status, Failure> {
         KeyCommand::List => {
             let slots = locked.slots()?;
             if global.json {
-                let slots: Vec<_> = slots.iter().map(|slot| {
+                let slots = slots.iter().map(|slot| {
                     json!({ "id": slot.id, "kind": slot.kind, "label": slot.label, "created": slot.created })
                 });
-                print_json(&json!({ "keys": slots }));
+                print_json(&json!({ "keys": slots.collect::<Vec<_>>() }));
             } else {
                 let mut columns = Columns::new(&["ID", "KIND", "CREATED", "LABEL"], &[]);
                 for slot in slots {
@@ -33,7 +33,10 @@ pub(crate) fn run(global: &Global, options: &Key) -> Result<Status, Failure> {
         }
         KeyCommand::Test => {
             let secret = secret::passphrase("Passphrase or recovery key: ")?;
-            locked.unwrap(&normalised(&secret))?.or(locked.unwrap(&secret)?).ok_or_else(session::wrong_password)?;
+            locked
+                .unwrap(&normalised(&secret))?
+                .or(locked.unwrap(&secret)?)
+                .ok_or_else(session::wrong_password)?;
             say(global, "The key opens the repository.", json!({ "opens": true }));
         }
         KeyCommand::Remove { id } => {
@@ -47,7 +50,9 @@ pub(crate) fn run(global: &Global, options: &Key) -> Result<Status, Failure> {
             if *recovery {
                 let key = recovery_key()?;
                 let id = locked.add_slot(&master, key.as_bytes(), SlotKind::Recovery, label.clone())?;
-                let text = format!("Recovery key {id}; it is shown only now:\n\n  {key}\n\nIt works wherever a passphrase does.");
+                let text = format!(
+                    "Recovery key {id}; it is shown only now:\n\n  {key}\n\nIt works wherever a passphrase does."
+                );
                 say(global, &text, json!({ "added": id, "recovery_key": key }));
             } else {
                 let secret = secret::another_passphrase(new_password_file.as_deref())?;

@@ -15,7 +15,8 @@ pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
     }
     let repository = session::repository(global)?;
     let listed = captures::list(&repository, options.machine.as_deref())?;
-    let damaged: Vec<_> = listed.iter().filter_map(|l| l.manifest.as_ref().err().map(|e| (&l.object, e))).collect();
+    let damaged: Vec<_> =
+        listed.iter().filter_map(|l| l.manifest.as_ref().err().map(|e| (&l.object, e))).collect();
     if global.json {
         let captures: Vec<_> = listed.iter().filter_map(|l| l.manifest.as_ref().ok()).map(row_json).collect();
         let damaged: Vec<_> = damaged.iter().map(|(object, e)| format!("{object}: {e}")).collect();
@@ -35,7 +36,8 @@ pub(crate) fn show(global: &Global, options: &Show) -> Result<Status, Failure> {
     if global.json {
         let mut object = capture::to_json(&manifest);
         object["system"] = json!(manifest.system);
-        object["tables"] = manifest.disks.iter().map(|d| json!({ "disk": d.number, "sfdisk": d.table.sfdisk })).collect();
+        object["tables"] =
+            manifest.disks.iter().map(|d| json!({ "disk": d.number, "sfdisk": d.table.sfdisk })).collect();
         print_json(&object);
         return Ok(Status::Done);
     }
@@ -65,7 +67,8 @@ fn indented(text: &str) -> String {
 
 /// Bytes of all volumes and remainders: size, used, new, stored.
 fn totals(manifest: &Manifest) -> [u64; 4] {
-    let costs = manifest.volumes.iter().map(|v| &v.cost).chain(manifest.disks.iter().map(|d| &d.remainder_cost));
+    let costs =
+        manifest.volumes.iter().map(|v| &v.cost).chain(manifest.disks.iter().map(|d| &d.remainder_cost));
     let mut totals = [manifest.disks.iter().map(|disk| disk.size_bytes).sum(), 0, 0, 0];
     for cost in costs {
         totals[1] += cost.used_bytes;

@@ -69,11 +69,10 @@ pub(crate) fn main() -> ExitCode {
 
 fn logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("IMAGER_LOG").unwrap_or_else(|_| "warn".into());
-    let plain = std::env::var_os("NO_COLOR").is_some();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(!plain)
+        .with_ansi(false)
         .without_time()
         .with_target(false)
         .init();

@@ -38,13 +38,22 @@ impl Columns {
     pub(crate) fn render(&self, indent: &str) -> String {
         let count = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<_> = (0..count).map(width).collect();
         let mut out = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if self.right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                if self.right.contains(&column) {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
             });
             let line = cells.collect::<Vec<_>>().join("  ");
             out.push_str(indent);

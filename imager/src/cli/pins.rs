@@ -31,7 +31,10 @@ fn file() -> Option<PathBuf> {
 }
 
 fn read() -> Pins {
-    file().and_then(|file| std::fs::read(file).ok()).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
+    file()
+        .and_then(|file| std::fs::read(file).ok())
+        .and_then(|b| serde_json::from_slice(&b).ok())
+        .unwrap_or_default()
 }
 
 fn pin_of(repository: &Repository) -> Pin {

@@ -34,7 +34,8 @@ impl Shown {
     /// A monitor as the command line asks.
     pub(crate) fn new(global: &Global) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        let how = if global.progress == Progress::Auto && !on_terminal { Progress::None } else { global.progress };
+        let how =
+            if global.progress == Progress::Auto && !on_terminal { Progress::None } else { global.progress };
         let target = match how {
             Progress::Auto => ProgressDrawTarget::stderr_with_hz(4),
             _ => ProgressDrawTarget::hidden(),

@@ -48,9 +48,11 @@ pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure>
         },
     };
     let report = restore::run(&repository, &plan, how, &monitor).map_err(|error| match error.kind() {
-        ErrorKind::Cancelled => {
-            Failure::new(130, error, "the target is incomplete and does not boot; run the same command again to finish")
-        }
+        ErrorKind::Cancelled => Failure::new(
+            130,
+            error,
+            "the target is incomplete and does not boot; run the same command again to finish",
+        ),
         _ => Failure::damaged_or_refused(error),
     })?;
     drop(monitor);
@@ -162,8 +164,8 @@ fn disk_text(disk: &DiskPlan) -> String {
 }
 
 fn plan_json(plan: &Plan, manifest: &Manifest) -> Value {
-    let disks: Vec<_> = plan.disks.iter().map(|disk| {
-        let volumes: Vec<_> = disk.volumes.iter().map(|planned| {
+    let disks = plan.disks.iter().map(|disk| {
+        let volumes = disk.volumes.iter().map(|planned| {
             json!({
                 "disk": disk.disk.number, "key": planned.volume.key, "name": planned.volume.name,
                 "role": planned.volume.role, "start_byte": planned.extent.start().get(),
@@ -217,7 +219,9 @@ fn report_text(report: &Report) -> String {
     out.push_str(&columns.render("  "));
     for untouched in &report.untouched {
         let how = if untouched.unchanged { "untouched" } else { "CHANGED" };
-        let counted = untouched.written_bytes.map_or(String::new(), |n| format!(", {n} bytes written by the kernel's count"));
+        let counted = untouched
+            .written_bytes
+            .map_or(String::new(), |n| format!(", {n} bytes written by the kernel's count"));
         out.push_str(&format!("  volume {}: {how} ({}{counted})\n", untouched.key, untouched.proof));
     }
     for warning in &report.warnings {
@@ -231,6 +235,9 @@ fn report_text(report: &Report) -> String {
     }
     let proof = if report.verified { ", all of it read back and right" } else { ", not read back" };
     let (written, matched) = (size(report.written_bytes), size(report.matched_bytes));
-    out.push_str(&format!("{written} written{proof}; {matched} were there already; {:.1} s\n", report.elapsed_seconds));
+    out.push_str(&format!(
+        "{written} written{proof}; {matched} were there already; {:.1} s\n",
+        report.elapsed_seconds
+    ));
     out
 }

@@ -47,7 +47,11 @@ fn asked_twice() -> Result<Vec<u8>> {
 }
 
 fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
-    if secret.is_empty() { Err(Error::new(ErrorKind::Invalid, "an empty passphrase protects nothing")) } else { Ok(secret) }
+    if secret.is_empty() {
+        Err(Error::new(ErrorKind::Invalid, "an empty passphrase protects nothing"))
+    } else {
+        Ok(secret)
+    }
 }
 
 fn configured() -> Result<Option<Vec<u8>>> {
@@ -84,8 +88,11 @@ fn first_line(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn ask(prompt: &str) -> Result<Vec<u8>> {
     if !std::io::stdin().is_terminal() {
-        let what = "a passphrase is needed: set IMAGER_PASSWORD_FILE, IMAGER_PASSWORD_COMMAND or IMAGER_PASSWORD";
+        let what =
+            "a passphrase is needed: set IMAGER_PASSWORD_FILE, IMAGER_PASSWORD_COMMAND or IMAGER_PASSWORD";
         return Err(Error::new(ErrorKind::Denied, what));
     }
-    rpassword::prompt_password(prompt).map(String::into_bytes).context(|| "asking for the passphrase".to_owned())
+    rpassword::prompt_password(prompt)
+        .map(String::into_bytes)
+        .context(|| "asking for the passphrase".to_owned())
 }

@@ -46,6 +46,9 @@ pub trait NodeSink {
     /// The pack with this number, once it is closed.
     fn pack(&self, number: usize) -> Option<PackRef>;
 
+    /// How many packs were closed so far.
+    fn closed(&self) -> usize;
+
     /// Stores an encoded node.
     ///
     /// # Errors
@@ -74,7 +77,12 @@ pub struct MapBuilder {
     unit: MaskUnit,
     top: u8,
     growing: HashMap<(u8, u64), (Growing, usize)>,
+    /// Complete nodes that were not looked at yet.
     ready: VecDeque<(u8, u64, Growing)>,
+    /// Complete nodes that wait for a pack to be closed.
+    waiting: Vec<(u8, u64, Growing)>,
+    /// How many packs were closed when the waiting nodes were last looked at.
+    closed: usize,
     root: Option<ChildDraft>,
 }
 
@@ -84,7 +92,17 @@ impl MapBuilder {
         let blocks = block_count(size);
         let top = root_level(blocks);
         let root = (blocks == 0).then_some(ChildDraft::Known(Child::Unused));
-        Self { size, blocks, unit, top, growing: HashMap::new(), ready: VecDeque::new(), root }
+        Self {
+            size,
+            blocks,
+            unit,
+            top,
+            growing: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            closed: 0,
+            root,
+        }
     }
 
     /// Says what block `index` is; each block once, in any order.
@@ -194,17 +212,21 @@ impl MapBuilder {
     /// # Errors
     /// Whatever the sink or reading the parent's map fails with.
     pub fn advance(&mut self, sink: &mut dyn NodeSink, parent: &mut Option<MapReader<'_>>) -> Result<()> {
-        // Storing a node can complete the one above it, which joins the list.
-        let mut waiting = VecDeque::new();
-        while let Some((level, index, node)) = self.ready.pop_front() {
-            let Some(node) = resolve(&node, level, &*sink) else {
-                waiting.push_back((level, index, node));
-                continue;
-            };
-            let child = self.store(level, index, &node, sink, parent)?;
-            self.put_child(level, index, child);
+        if self.closed != sink.closed() {
+            self.closed = sink.closed();
+            let waiting = std::mem::take(&mut self.waiting);
+            self.ready = waiting.into_iter().chain(std::mem::take(&mut self.ready)).collect();
         }
-        self.ready = waiting;
+        // Storing a node can complete the one above it, which joins the list.
+        while let Some((level, index, node)) = self.ready.pop_front() {
+            match resolve(&node, level, &*sink) {
+                None => self.waiting.push((level, index, node)),
+                Some(node) => {
+                    let child = self.store(level, index, &node, sink, parent)?;
+                    self.put_child(level, index, child);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -235,9 +257,9 @@ impl MapBuilder {
         Ok(ChildDraft::New(id, sink.store(id, &encoded)?))
     }
 
-    /// How many nodes wait for the names of packs.
+    /// How many nodes wait for the names of packs: up to 20 KiB of memory each.
     pub fn waiting(&self) -> usize {
-        self.ready.len()
+        self.waiting.len()
     }
 
     /// The finished map, once everything was said and every pack has its name.

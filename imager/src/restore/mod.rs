@@ -10,14 +10,15 @@ mod work;
 
 use crate::monitor::{Monitor, check_cancelled};
 use crate::repository::Repository;
-use imager_disk::{DeviceNumber, System, WriteAt};
+use imager_disk::{System, WriteAt};
 use imager_image::manifest::{Mode, Problem, Role, Run};
-use imager_units::{ByteLen, ByteOffset, Context, ExtentSet, Result, SectorSize};
+use imager_units::{ByteLen, ByteOffset, Context, ExtentSet, Result};
 use plan::{DiskPlan, Plan, Scope, VolumePlan};
 use serde::Serialize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use target::{Shield, Writer, window};
+use target::{Account, Shield, Writer, window};
 use untouched::{Proof, Untouched, witness};
 use volume::{Job, Outcome, ReadBack};
 
@@ -92,7 +93,8 @@ pub fn run(repository: &Repository, plan: &Plan, options: Options, monitor: &dyn
     report.verified = options.read_back == ReadBack::Yes;
     monitor.phase("restore", Some(plan.content()));
     for disk in &plan.disks {
-        let disk_run = DiskRun { repository, plan: disk, options, monitor };
+        let account = Arc::new(Account::default());
+        let disk_run = DiskRun { repository, plan: disk, options, monitor, account };
         disk_run.run(plan, &mut report).context(|| format!("disk {}", disk.disk.number))?;
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
@@ -104,17 +106,20 @@ struct DiskRun<'a> {
     plan: &'a DiskPlan,
     options: Options,
     monitor: &'a dyn Monitor,
+    account: Arc<Account>,
 }
 
 impl DiskRun<'_> {
     fn run(&self, whole: &Plan, report: &mut Report) -> Result<()> {
         let (target, proof) = (&self.plan.target, self.options.proof);
         let witnesses = witness(target, self.plan.untouched.clone(), whole.capture, proof)?;
+        let counted = self.counted();
         match self.plan.scope {
             Scope::InPlace => self.in_place(report)?,
             Scope::Tables => self.tables(report)?,
             Scope::BareMetal => self.bare_metal(report)?,
         }
+        self.settle(counted, report);
         for witness in &witnesses {
             let testimony = witness.testify(target, whole.capture)?;
             if !testimony.unchanged {
@@ -129,12 +134,12 @@ impl DiskRun<'_> {
         Ok(())
     }
 
-    fn sector(&self) -> SectorSize {
-        self.plan.target.geometry.logical
+    fn open(&self, path: &Path) -> Result<Writer> {
+        Writer::open(path, self.plan.target.geometry.logical, Arc::clone(&self.account))
     }
 
     fn open_whole(&self) -> Result<Writer> {
-        let mut writer = Writer::open(&self.plan.target.path, self.sector())?;
+        let mut writer = self.open(&self.plan.target.path)?;
         if let Some(size) = self.plan.extend_to {
             writer.extend(size)?;
         }
@@ -157,7 +162,7 @@ impl DiskRun<'_> {
                 Some(whole) => self.volume(planned, &window(whole, planned.extent)?)?,
                 None => {
                     let node = target.partition(planned.extent)?;
-                    self.volume(planned, &Writer::open(&node.path, self.sector())?)?
+                    self.volume(planned, &self.open(&node.path)?)?
                 }
             };
             self.book(planned, &outcome, report);
@@ -169,7 +174,7 @@ impl DiskRun<'_> {
             };
             match &whole {
                 Some(whole) => write(&window(whole, reset.extent)?)?,
-                None => write(&Writer::open(&target.partition(reset.extent)?.path, self.sector())?)?,
+                None => write(&self.open(&target.partition(reset.extent)?.path)?)?,
             }
             report.written_bytes += reset.page.len() as u64;
             report.warnings.push(format!("the hibernated system in swap volume {} was discarded", reset.key));
@@ -184,6 +189,26 @@ impl DiskRun<'_> {
             report.written_bytes += written.total().get();
         }
         Ok(())
+    }
+
+    /// The kernel's count of bytes written to the disk and all its partitions.
+    fn counted(&self) -> Option<ByteLen> {
+        let device = self.plan.target.device?;
+        System::new().write_counters(device).ok().map(|counters| counters.written)
+    }
+
+    /// What the kernel counted must be what we wrote: more means that something else wrote to the disk meanwhile.
+    fn settle(&self, before: Option<ByteLen>, report: &mut Report) {
+        let (Some(before), Some(after)) = (before, self.counted()) else { return };
+        let (counted, ours) = (after.saturating_sub(before), self.account.total());
+        if counted != ours {
+            report.warnings.push(format!(
+                "the kernel counted {} bytes written to {}, {} of them ours",
+                counted.get(),
+                self.plan.target.path.display(),
+                ours.get()
+            ));
+        }
     }
 
     fn tables(&self, report: &mut Report) -> Result<()> {
@@ -272,9 +297,4 @@ impl DiskRun<'_> {
         problem("is damaged in the repository; the volume's head was withheld", &outcome.damaged);
         problem("could not be read when it was captured", &outcome.unreadable);
     }
-}
-
-/// The kernel's count of writes to a disk.
-pub fn write_count(device: DeviceNumber) -> Option<ByteLen> {
-    System::new().write_counters(device).ok().map(|counters| counters.written)
 }

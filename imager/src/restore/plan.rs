@@ -11,7 +11,7 @@ use crate::repository::{Repository, object};
 use crate::survey::{self, volume_key};
 use base64::Engine;
 use imager_disk::table::{RawArea, Table, TableKind};
-use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Volume};
+use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Run, Volume};
 use imager_image::node::Content;
 use imager_image::pack::PackRef;
 use imager_image::{CaptureId, names};
@@ -213,6 +213,10 @@ fn volume_plan(disk: &Disk, volume: Volume) -> Result<VolumePlan> {
     let extent = Extent::new(ByteOffset::new(segment.start_byte), ByteLen::new(segment.len_bytes))
         .filter(|extent| segment.disk == disk.number && extent.end().get() <= disk.size_bytes)
         .ok_or_else(|| Error::corrupt(format!("volume {} lies outside its disk", volume.key)))?;
+    let is_inside = |run: &Run| run.0.checked_add(run.1).is_some_and(|end| end <= segment.len_bytes);
+    if !volume.head.iter().all(is_inside) {
+        return Err(Error::corrupt(format!("the head of volume {} lies outside it", volume.key)));
+    }
     match volume.map.clone() {
         Some(map) if map.size_bytes == segment.len_bytes => {
             Ok(VolumePlan { volume, map, extent, content: ByteLen::ZERO })
@@ -380,6 +384,7 @@ fn bare_metal(
         "none" => None,
         _ => Some(captured_table(disk)?.moved_to(final_size).map_err(|e| e.within(too_small(&target)))?),
     };
+    check_volumes(disk, table.as_ref(), &volumes)?;
     check_erasable(&target, request)?;
     if target.is_block && final_size > size {
         warnings
@@ -388,6 +393,30 @@ fn bare_metal(
     let (disk, scope) = (disk.clone(), Scope::BareMetal);
     let (swap_resets, untouched) = (Vec::new(), Vec::new());
     Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: true, swap_resets, untouched, extend_to })
+}
+
+/// On a disk that is made anew each volume lies where the table will say, so none can lie over another.
+fn check_volumes(disk: &Disk, table: Option<&Table>, volumes: &[VolumePlan]) -> Result<()> {
+    if disk.remainder.size_bytes != disk.size_bytes {
+        return Err(Error::corrupt(format!(
+            "disk {} and the map of its remainder differ in size",
+            disk.number
+        )));
+    }
+    for planned in volumes {
+        let number = planned.volume.partition.as_ref().map(|partition| partition.number);
+        let place = match table {
+            Some(table) => {
+                table.volumes().find(|entry| Some(entry.number) == number).map(|entry| entry.extent)
+            }
+            None => Some(Extent::first(ByteLen::new(disk.size_bytes))),
+        };
+        if place != Some(planned.extent) {
+            let what = format!("volume {} does not lie where the captured table says", planned.volume.key);
+            return Err(Error::corrupt(what));
+        }
+    }
+    Ok(())
 }
 
 /// A disk is made anew when it is blank, or when a person named it as one whose contents may go.

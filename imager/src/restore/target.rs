@@ -6,10 +6,11 @@
 
 use crate::survey;
 use imager_disk::identity::{DiskIdentity, Partition};
-use imager_disk::{Access, Device, Geometry, Protection, ReadAt, System, Window, WriteAt};
+use imager_disk::{Access, Device, DeviceNumber, Geometry, Protection, ReadAt, System, Window, WriteAt};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A disk that a person named as a target; nothing of it is open for writing.
 pub struct Target {
@@ -21,6 +22,8 @@ pub struct Target {
     pub geometry: Geometry,
     /// Whether it is a block device.
     pub is_block: bool,
+    /// The kernel's number of a block device.
+    pub device: Option<DeviceNumber>,
     /// Its partitions as the kernel has them.
     pub partitions: Vec<Partition>,
     /// To look at it.
@@ -48,15 +51,14 @@ impl Target {
             );
             return Err(Error::new(ErrorKind::Denied, what));
         }
-        let partitions = match device.number() {
-            Some(number) => system.partitions(number)?,
-            None => Vec::new(),
-        };
+        let number = device.number();
+        let partitions = number.map(|number| system.partitions(number)).transpose()?.unwrap_or_default();
         Ok(Self {
             path: identity.path.clone(),
             identity,
             geometry,
             is_block,
+            device: number,
             partitions,
             reader: Arc::new(device),
         })
@@ -142,16 +144,33 @@ impl Target {
 /// Something open for writing that forgets its cache when it is flushed, so that reading back asks the medium.
 pub struct Writer {
     device: Device,
+    account: Arc<Account>,
+}
+
+/// How many bytes were written to a disk, in whole sectors, as the kernel counts them.
+#[derive(Debug, Default)]
+pub struct Account(AtomicU64);
+
+impl Account {
+    /// The bytes so far.
+    pub fn total(&self) -> ByteLen {
+        ByteLen::new(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl Writer {
-    /// Opens `path` for writing, for us alone.
+    /// Opens `path` for writing, for us alone; what is written is booked in `account`.
     ///
     /// # Errors
     /// `Denied` when it is in use; as [`Device::open`].
-    pub fn open(path: &Path, sector: SectorSize) -> Result<Self> {
+    pub fn open(path: &Path, sector: SectorSize, account: Arc<Account>) -> Result<Self> {
         let device = Device::open(path, Access::Write, Some(sector))?;
-        Ok(Self { device })
+        Ok(Self { device, account })
+    }
+
+    fn book(&self, extent: Extent) {
+        let sectors = extent.align_out(self.device.geometry().logical.as_len());
+        self.account.0.fetch_add(sectors.len().get(), Ordering::Relaxed);
     }
 
     /// Makes a regular file at least `size` long.
@@ -187,10 +206,12 @@ impl ReadAt for Writer {
 
 impl WriteAt for Writer {
     fn write_all_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<()> {
+        self.book(Extent::between(offset, offset.saturating_add(ByteLen::of(bytes))));
         self.device.write_all_at(offset, bytes)
     }
 
     fn zero(&self, extent: Extent) -> Result<()> {
+        self.book(extent);
         self.device.zero(extent)
     }
 

@@ -69,7 +69,6 @@ struct Shared<'a> {
     job: &'a Job<'a>,
     keys: &'a Keys,
     unit: MaskUnit,
-    size: ByteLen,
     monitor: &'a dyn Monitor,
     /// Blocks of the head, as extents of whole blocks.
     head: ExtentSet,
@@ -103,7 +102,6 @@ pub fn run(repository: &Repository, job: &Job<'_>, monitor: &dyn Monitor) -> Res
         job,
         keys: repository.keys(),
         unit: job.map.mask_unit()?,
-        size,
         monitor,
         head: job.head.align_out(BLOCK, ByteOffset::new(size.get())),
         cleared: Mutex::new(false),

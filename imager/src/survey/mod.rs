@@ -83,6 +83,10 @@ pub fn open(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
             device = Device::open(path, Access::Read, Some(found))?;
         }
     }
+    if device.is_block() {
+        // A disk and its partitions have page caches of their own: what this one holds may be older than the disk.
+        device.drop_cache(device.geometry().extent());
+    }
     let identity = System::new().identity(&device)?;
     Ok(Source { device: Arc::new(device), identity })
 }
