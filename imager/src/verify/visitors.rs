@@ -93,12 +93,17 @@ pub(super) enum Proof<'p> {
     Content(std::ops::RangeInclusive<PackId>, &'p [u64], &'p std::collections::BTreeSet<PackId>),
 }
 
+/// The frame opened last; nothing in it if it could not be.
+struct Opened {
+    place: (PackId, FrameSpan),
+    raw: Option<Vec<u8>>,
+}
+
 /// Looks whether every block is where its map says.
 pub(super) struct Inspector<'a, 'r> {
     proof: &'a Proof<'a>,
     frames: FrameReader<'r>,
-    /// The frame opened last, or nothing if it could not be.
-    opened: Option<((PackId, FrameSpan), Option<Vec<u8>>)>,
+    opened: Option<Opened>,
     size: ByteLen,
     unit: MaskUnit,
     pub(super) losses: Losses,
@@ -135,15 +140,15 @@ impl<'a, 'r> Inspector<'a, 'r> {
     /// Looks at the very place.
     fn probe(&mut self, id: BlockId, location: &Location, len: usize) -> Result<bool> {
         let place = (location.pack.id, location.frame);
-        if !matches!(&self.opened, Some((held, _)) if *held == place) {
+        if self.opened.as_ref().is_none_or(|opened| opened.place != place) {
             let raw = match self.frames.open(FrameKind::Blocks, location) {
                 Ok(raw) => Some(raw),
                 Err(error) if is_damage(&error) => None,
                 Err(error) => return Err(error),
             };
-            self.opened = Some((place, raw));
+            self.opened = Some(Opened { place, raw });
         }
-        let raw = self.opened.as_ref().and_then(|(_, raw)| raw.as_deref());
+        let raw = self.opened.as_ref().and_then(|opened| opened.raw.as_deref());
         let block = usize::try_from(location.at).ok().and_then(|at| raw?.get(at..)?.get(..len));
         Ok(block.is_some_and(|block| self.frames.repository().keys().block_id(block) == id))
     }

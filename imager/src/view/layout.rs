@@ -72,11 +72,11 @@ mod tests {
         #[test]
         fn painting_agrees_with_one_map_a_byte(runs in proptest::collection::vec((0..100_u64, 1..50_u64), 0..8)) {
             let mut parts = vec![Part { extent: extent(0, 150), map: Some(0), at: ByteOffset::ZERO }];
-            let mut model: Vec<(usize, u64)> = (0..150).map(|at| (0, at)).collect();
+            let mut model: Vec<_> = (0..150_u64).map(|at| (0, at)).collect();
             for (map, (from, len)) in (1..).zip(runs) {
                 paint(&mut parts, Part { extent: extent(from, from + len), map: Some(map), at: ByteOffset::new(7) });
-                for at in from..from + len {
-                    model[at as usize] = (map, 7 + at - from);
+                for (place, n) in model.iter_mut().skip(usize::try_from(from).unwrap()).zip(0..len) {
+                    *place = (map, 7 + n);
                 }
             }
             let mut found = Vec::new();
