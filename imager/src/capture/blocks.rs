@@ -6,7 +6,7 @@
 use crate::map::{BLOCK, MapReader, block_count, block_extent};
 use imager_image::node::{Child, Entry};
 use imager_image::{Mask, MaskUnit};
-use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet, Result};
+use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, ExtentSet, Result};
 
 /// How many blocks a unit has at most.
 pub const UNIT_BLOCKS: usize = 16;
@@ -94,11 +94,21 @@ impl<'a> Blocks<'a> {
 
     fn task(&mut self) -> Result<Task> {
         let extent = block_extent(self.next, self.size);
-        let parent = match &mut self.parent {
-            Some(parent) => parent.entry(self.next)?,
-            None => Entry::UNUSED,
-        };
-        Ok(Task { index: self.next, extent, mask: self.mask(extent), parent })
+        Ok(Task { index: self.next, extent, mask: self.mask(extent), parent: self.parent_entry()? })
+    }
+
+    /// What the parent knows of the next block. A parent whose map is damaged is compared with no longer: that costs
+    /// space, and a capture that fails because an old one is damaged would be worse.
+    fn parent_entry(&mut self) -> Result<Entry> {
+        let Some(parent) = &mut self.parent else { return Ok(Entry::UNUSED) };
+        match parent.entry(self.next) {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                tracing::warn!("the last capture is damaged and no longer compared with: {error}");
+                self.parent = None;
+                Ok(Entry::UNUSED)
+            }
+            entry => entry,
+        }
     }
 }
 

@@ -99,10 +99,11 @@ impl<'r> Dedup<'r> {
     pub fn find(&mut self, id: BlockId) -> Option<Site> {
         if !self.known.contains_key(&id) && index::is_hook(id) {
             let pack = self.hooks.get(&id).copied()?;
-            if self.loaded.insert(pack.id) && self.is_present(pack) {
-                if let Err(error) = self.load_table(pack) {
-                    tracing::warn!("the table of pack {} is passed over: {error}", pack.id);
-                }
+            if self.loaded.insert(pack.id)
+                && self.is_present(pack)
+                && let Err(error) = self.load_table(pack)
+            {
+                tracing::warn!("the table of pack {} is passed over: {error}", pack.id);
             }
         }
         match self.known.get(&id).copied()? {

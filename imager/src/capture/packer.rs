@@ -100,10 +100,10 @@ impl<'a, 'r> Packer<'a, 'r> {
         }
         let mut dedup = self.dedup.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, found) in &output.blocks {
-            if let Found::New { id, frame, at, .. } = *found {
-                if let Some(place) = places.get(frame) {
-                    dedup.learn(id, Site::Ours(Place { at, ..*place }));
-                }
+            if let Found::New { id, frame, at, .. } = *found
+                && let Some(place) = places.get(frame)
+            {
+                dedup.learn(id, Site::Ours(Place { at, ..*place }));
             }
         }
         Ok(places)
@@ -175,6 +175,10 @@ fn open<'p>(slot: &'p mut Option<Open>, kind: PackKind, packs: &mut Vec<Option<P
 impl NodeSink for Packer<'_, '_> {
     fn pack(&self, number: usize) -> Option<PackRef> {
         self.packs.get(number).copied().flatten()
+    }
+
+    fn is_present(&self, pack: PackRef) -> bool {
+        self.dedup.lock().unwrap_or_else(PoisonError::into_inner).is_present(pack)
     }
 
     fn closed(&self) -> usize {

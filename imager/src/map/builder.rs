@@ -46,6 +46,9 @@ pub trait NodeSink {
     /// The pack with this number, once it is closed.
     fn pack(&self, number: usize) -> Option<PackRef>;
 
+    /// Whether a pack of an earlier capture is still there to be referred to.
+    fn is_present(&self, pack: PackRef) -> bool;
+
     /// How many packs were closed so far.
     fn closed(&self) -> usize;
 
@@ -111,11 +114,11 @@ impl MapBuilder {
         let count = children_of(0, leaf, self.blocks);
         let (growing, left) =
             self.growing.entry((0, leaf)).or_insert_with(|| (Growing::Leaf(vec![None; count]), count));
-        if let Growing::Leaf(entries) = growing {
-            if let Some(place) = usize::try_from(within).ok().and_then(|at| entries.get_mut(at)) {
-                *left -= usize::from(place.is_none());
-                *place = Some(draft);
-            }
+        if let Growing::Leaf(entries) = growing
+            && let Some(place) = usize::try_from(within).ok().and_then(|at| entries.get_mut(at))
+        {
+            *left -= usize::from(place.is_none());
+            *place = Some(draft);
         }
         self.complete(0, leaf);
     }
@@ -162,11 +165,11 @@ impl MapBuilder {
         let count = children_of(above, parent, self.blocks);
         let (growing, left) =
             self.growing.entry((above, parent)).or_insert_with(|| (Growing::Inner(vec![None; count]), count));
-        if let Growing::Inner(children) = growing {
-            if let Some(place) = usize::try_from(index % FANOUT).ok().and_then(|at| children.get_mut(at)) {
-                *left -= usize::from(place.is_none());
-                *place = Some(child);
-            }
+        if let Growing::Inner(children) = growing
+            && let Some(place) = usize::try_from(index % FANOUT).ok().and_then(|at| children.get_mut(at))
+        {
+            *left -= usize::from(place.is_none());
+            *place = Some(child);
         }
         self.complete(above, parent);
     }
@@ -249,10 +252,11 @@ impl MapBuilder {
             }
             _ => None,
         };
-        if let Some(child @ Child::Node(known, _)) = known {
-            if known == id {
-                return Ok(ChildDraft::Known(child));
-            }
+        if let Some(child @ Child::Node(known, location)) = known
+            && known == id
+            && sink.is_present(location.pack)
+        {
+            return Ok(ChildDraft::Known(child));
         }
         Ok(ChildDraft::New(id, sink.store(id, &encoded)?))
     }

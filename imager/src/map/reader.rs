@@ -144,10 +144,10 @@ impl<'r> MapReader<'r> {
 
     fn visit(&mut self, level: u8, index: u64, id: NodeId, location: &Location) -> Result<Visited> {
         let slot = usize::from(level);
-        if let Some(Some((held, node))) = self.path.get(slot) {
-            if *held == index {
-                return Ok(node.clone());
-            }
+        if let Some(Some((held, node))) = self.path.get(slot)
+            && *held == index
+        {
+            return Ok(node.clone());
         }
         let node = self.load(level, index, id, location)?;
         let node = match node {

@@ -245,10 +245,10 @@ impl DiskRun<'_> {
     }
 
     fn reread(&self, whole: &Writer, report: &mut Report) {
-        if whole.device().is_block() {
-            if let Err(error) = whole.device().reread_table() {
-                report.warnings.push(format!("the kernel did not take the new table yet: {error}"));
-            }
+        if whole.device().is_block()
+            && let Err(error) = whole.device().reread_table()
+        {
+            report.warnings.push(format!("the kernel did not take the new table yet: {error}"));
         }
     }
 

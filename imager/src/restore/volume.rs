@@ -347,10 +347,10 @@ impl<'a, 'r> Worker<'a, 'r> {
     fn compare(&mut self, blocks: Vec<Block>, done: &mut Done) -> Result<Vec<Block>> {
         let shared = self.shared;
         let hopeless = shared.misses.load(Ordering::Relaxed) >= HOPELESS;
-        if let (true, Some(first)) = (hopeless, blocks.first()) {
-            if !self.compare_run(std::slice::from_ref(first), done)?.is_empty() {
-                return Ok(blocks.into_iter().filter(is_wanted).collect());
-            }
+        if let (true, Some(first)) = (hopeless, blocks.first())
+            && !self.compare_run(std::slice::from_ref(first), done)?.is_empty()
+        {
+            return Ok(blocks.into_iter().filter(is_wanted).collect());
         }
         let before = done.matched;
         let mut different = Vec::new();

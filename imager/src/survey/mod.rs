@@ -78,10 +78,11 @@ pub struct Source {
 /// `NotFound`, `Denied`, `Io` from the system.
 pub fn open(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
     let mut device = Device::open(path, Access::Read, sector)?;
-    if !device.is_block() && sector.is_none() {
-        if let Some(found) = table::guess_sector_size(&device)? {
-            device = Device::open(path, Access::Read, Some(found))?;
-        }
+    if !device.is_block()
+        && sector.is_none()
+        && let Some(found) = table::guess_sector_size(&device)?
+    {
+        device = Device::open(path, Access::Read, Some(found))?;
     }
     if device.is_block() {
         // A disk and its partitions have page caches of their own: what this one holds may be older than the disk.
