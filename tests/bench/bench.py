@@ -3,7 +3,7 @@
 
 Both sides are timed to the end of `sync -f`; the source is in the page cache. In brackets stand the CPU seconds of all
 processes and how many cores other work took meanwhile: compare walls only where that is near 0. Needs root for loop
-devices and the aged disk; everything lies below target/bench (about 45 GB at most, removed with --clean).
+devices and the aged disk; everything lies below target/bench, about 20 GB at most; the source (5 GB) is kept, --clean removes it.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from measure import CommandFailed
 from tools import Imager
 
 PROJECT = Path(__file__).resolve().parents[2]
+SOURCES = ("root.img", "huge.img", "last-command.log", "last-command.log.partclone")
+SHARED = ("repository-captured", "root.pcl.zst", "target.img")
 
 
 class Bench:
@@ -55,16 +57,17 @@ class Bench:
             self._captured = True
         return imager
 
+    def clear(self, keep=()):
+        """Removes what a case leaves behind, but what the next ones share."""
+        for path in self.folder.iterdir():
+            if path.name not in (*SOURCES, *keep):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def close(self):
         if self._source and self._source.node != self._source.image:
             self._source.handle.close()
             subprocess.run(["losetup", "--detach", self._source.node], check=False)
-        for path in self.folder.glob("repository-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for name in ("borg", "borg-home"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in ("target.img", "huge-target.img", "root.pcl.zst", "extents.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        self.clear()
 
     @staticmethod
     def say(text):
@@ -108,6 +111,7 @@ def run_case(bench, name, rows, failures):
     except (cases.Skipped, CommandFailed, OSError, subprocess.CalledProcessError) as error:
         failures.append((name, str(error)))
         bench.say(f"  {name}: {error}")
+    bench.clear(keep=SHARED)
     bench.say(f"  {name} took {time.monotonic() - started:.0f} s")
 
 

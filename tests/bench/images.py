@@ -63,6 +63,7 @@ def root_image(project, folder, say):
                     f"skip={root['start'] * 512 // MIB}", f"count={root['size'] * 512 // MIB}"], check=True)
     os.truncate(partial, root["size"] * 512)
     partial.rename(image)
+    disk.unlink()
     return image
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Run:
     wall: float  # seconds, to the end of `sync -f`
     cpu: float  # user + system seconds of the command and all its children
-    peak_bytes: int  # largest resident memory of any one process; this script's own 20 MB are its floor
+    peak_bytes: int  # largest resident memory of any one process; this script's own 30 MB are its floor
     others: float  # cores that other work took meanwhile
     output: str
 
