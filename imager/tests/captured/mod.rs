@@ -172,7 +172,8 @@ fn make_ext(dir: &Path, part: &Path, seed: u64) {
         fs::write(tree.join(format!("text{n}")), "the same line again\n".repeat(500 * n as usize)).unwrap();
     }
     fs::write(tree.join("zeros"), vec![0; 3_000_000]).unwrap();
-    run("mke2fs", &["-q", "-t", "ext4", "-d", text(&tree), "-L", &format!("vol{seed}"), text(part)]);
+    let (label, block) = (format!("vol{seed}"), if seed == 1 { "4096" } else { "1024" });
+    run("mke2fs", &["-q", "-t", "ext4", "-b", block, "-d", text(&tree), "-L", &label, text(part)]);
     // Freed blocks keep what was in them, and do not count.
     for n in [3, 17, 30] {
         run("debugfs", &["-w", "-R", &format!("rm /etc/conf.d/noise{n}"), text(part)]);
