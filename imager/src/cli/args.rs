@@ -62,8 +62,12 @@ pub(crate) enum Command {
     List(List),
     /// Show what a capture holds
     Show(Show),
+    /// Show what changed between two captures
+    Diff(Diff),
     /// Put a captured disk, or volumes of it, back
     Restore(Restore),
+    /// Find damage in the repository, and name what it affects
+    Verify(Verify),
     /// Add, list, remove and test the keys of an encrypted repository
     Key(Key),
     /// Print a shell's completions
@@ -142,6 +146,35 @@ pub(crate) struct Show {
     /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
     #[arg(value_name = "CAPTURE")]
     pub(crate) capture: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The earlier one: MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) before: String,
+    /// The later one
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) after: String,
+    /// List the runs of bytes of each volume
+    #[arg(long)]
+    pub(crate) extents: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Only this capture: MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE", conflicts_with = "all")]
+    pub(crate) capture: Option<String>,
+    /// Every capture (the default)
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Read every byte, not only what says where it is
+    #[arg(long)]
+    pub(crate) read_data: bool,
+    /// Mark damaged packs, so that the next capture stores their blocks again
+    #[arg(long)]
+    pub(crate) mark: bool,
 }
 
 #[derive(Debug, Args)]

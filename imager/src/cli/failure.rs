@@ -69,24 +69,27 @@ impl Failure {
         self.code
     }
 
-    /// Tells the person or script.
-    pub(crate) fn show(&self, as_json: bool) {
-        let mut message = String::new();
+    /// The chain of errors, outermost first.
+    fn message(&self) -> String {
+        let mut chain = Vec::new();
         let mut next: Option<&dyn std::error::Error> = Some(&self.error);
         while let Some(error) = next {
-            let text = error.to_string();
-            if !message.is_empty() {
-                message.push_str(": ");
-            }
-            message.push_str(&text);
+            chain.push(error.to_string());
             next = error.source();
         }
-        if as_json {
-            let kind = format!("{:?}", self.error.kind()).to_lowercase();
-            let object = json!({ "error": { "kind": kind, "message": message, "advice": self.advice } });
-            super::output::print_json(&object);
-        }
-        eprintln!("imager: {message}");
+        chain.join(": ")
+    }
+
+    /// Tells the script.
+    pub(crate) fn show_json(&self) {
+        let kind = format!("{:?}", self.error.kind()).to_lowercase();
+        let object = json!({ "kind": kind, "message": self.message(), "advice": self.advice });
+        super::output::print_json(&json!({ "error": object }));
+    }
+
+    /// Tells the person.
+    pub(crate) fn show(&self) {
+        eprintln!("imager: {}", self.message());
         if !self.advice.is_empty() {
             eprintln!("  {}", self.advice);
         }

@@ -6,6 +6,7 @@
 mod args;
 mod capture;
 mod confirm;
+mod diff;
 mod documents;
 mod failure;
 mod init;
@@ -18,6 +19,7 @@ mod progress;
 mod restore;
 mod secret;
 mod session;
+mod verify;
 
 use args::{Arguments, Command};
 use clap::Parser;
@@ -51,6 +53,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let is_error = error.use_stderr();
+            if is_error && std::env::args_os().any(|argument| argument == "--json") {
+                let message = error.render().to_string();
+                let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                Failure::usage(message).show_json();
+            }
             // A closed pipe is no reason to fail.
             let _ignored = error.print();
             return if is_error { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
@@ -61,7 +68,10 @@ pub(crate) fn main() -> ExitCode {
     match run(arguments) {
         Ok(status) => ExitCode::from(status.code()),
         Err(failure) => {
-            failure.show(json);
+            if json {
+                failure.show_json();
+            }
+            failure.show();
             ExitCode::from(failure.code())
         }
     }
@@ -86,7 +96,9 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Capture(options) => capture::run(&global, &options),
         Command::List(options) => list::run(&global, &options),
         Command::Show(options) => list::show(&global, &options),
+        Command::Diff(options) => diff::run(&global, &options),
         Command::Restore(options) => restore::run(&global, &options),
+        Command::Verify(options) => verify::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
         Command::Completions(options) => documents::completions(&options),
         Command::Man(options) => documents::man(&options),
