@@ -44,34 +44,34 @@ impl FromStr for Selector {
     }
 }
 
-/// Every manifest of a machine, or of all, by machine and sequence. What cannot be read is listed with the reason.
+/// Hands every manifest of a machine, or of all, to `each`, one at a time: a long history does not fit into memory at
+/// once. What cannot be read comes with the reason. In the order of names: by machine and time.
 ///
 /// # Errors
-/// `Io`, `Denied` from the share.
-pub fn list(repository: &Repository, machine: Option<&str>) -> Result<Vec<Listed>> {
+/// `Lost`, `Denied` from the share.
+pub fn list(repository: &Repository, machine: Option<&str>, each: &mut dyn FnMut(Listed)) -> Result<()> {
     let folder = machine.map_or_else(|| names::CAPTURES.to_owned(), |m| format!("{}/{m}", names::CAPTURES));
+    for object in objects(repository, &folder)? {
+        let manifest = read(repository, &object);
+        // A revoked name never was a capture.
+        if !matches!(&manifest, Err(error) if error.kind() == ErrorKind::NotFound) {
+            each(Listed { object, manifest });
+        }
+    }
+    Ok(())
+}
+
+/// The names of manifests in a folder, in order.
+fn objects(repository: &Repository, folder: &str) -> Result<Vec<String>> {
     let mut objects = Vec::new();
-    repository.store().list(&folder, &mut |entry| {
+    repository.store().list(folder, &mut |entry| {
         if names::manifest_parts(entry.name.as_str()).is_some() {
             objects.push(entry.name.as_str().to_owned());
         }
         Ok(())
     })?;
     objects.sort();
-    let mut listed = Vec::new();
-    for object in objects {
-        let manifest = read(repository, &object);
-        // A revoked name never was a capture.
-        if !matches!(&manifest, Err(error) if error.kind() == ErrorKind::NotFound) {
-            listed.push(Listed { object, manifest });
-        }
-    }
-    let order = |listed: &Listed| match &listed.manifest {
-        Ok(manifest) => (manifest.header.machine.clone(), manifest.header.sequence),
-        Err(_) => (listed.object.clone(), u64::MAX),
-    };
-    listed.sort_by_key(order);
-    Ok(listed)
+    Ok(objects)
 }
 
 /// Reads one manifest.
@@ -127,42 +127,75 @@ fn newest(
     machine: &str,
     not_after: Option<&str>,
 ) -> Result<(Manifest, Vec<String>)> {
-    let mut warnings = Vec::new();
-    let mut best: Option<Manifest> = None;
-    for listed in list(repository, Some(machine))? {
-        match listed.manifest {
-            Err(error) => warnings.push(format!("{} cannot be used: {error}", listed.object)),
-            Ok(manifest) => {
-                // RFC 3339 in UTC sorts as text.
-                let in_time = not_after.is_none_or(|time| manifest.header.time.as_str() <= time);
-                if in_time && manifest.consistency != Consistency::Inconsistent {
-                    best = Some(manifest);
-                }
+    let (headers, mut warnings) = headers(repository, machine)?;
+    // RFC 3339 in UTC sorts as text.
+    let in_time = |header: &&Header| not_after.is_none_or(|time| header.time.as_str() <= time);
+    for header in headers.iter().rev().filter(in_time) {
+        match read(repository, &name_of(header)) {
+            Ok(manifest) if manifest.consistency != Consistency::Inconsistent => {
+                return Ok((manifest, warnings));
             }
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                warnings.push(format!("{} cannot be used: {error}", name_of(header)));
+            }
+            Err(error) => return Err(error),
         }
     }
-    let none = || {
-        let when = not_after.map_or(String::new(), |time| format!(" at or before {time}"));
-        Error::new(ErrorKind::NotFound, format!("there is no capture of {machine:?}{when}"))
-    };
-    best.map(|manifest| (manifest, warnings)).ok_or_else(none)
+    let when = not_after.map_or(String::new(), |time| format!(" at or before {time}"));
+    let mut what = format!("there is no capture of {machine:?}{when}");
+    for warning in warnings {
+        what.push_str(&format!("; {warning}"));
+    }
+    Err(Error::new(ErrorKind::NotFound, what))
 }
 
-/// The clear headers of a machine's captures, without needing to open them.
+/// The newest capture that is `wanted` and can be read, inconsistent ones too: what the next one is compared with.
 ///
 /// # Errors
-/// `Io`, `Denied` from the share. A damaged one is passed over.
-pub fn headers(repository: &Repository, machine: &str) -> Result<Vec<Header>> {
-    let mut found = Vec::new();
-    repository.store().list(&format!("{}/{machine}", names::CAPTURES), &mut |entry| {
-        if names::manifest_parts(entry.name.as_str()).is_some() {
-            let header = repository.store().get(&entry.name).and_then(|bytes| Header::decode(&bytes));
-            found.extend(header.ok().filter(|header| !header.revoked));
+/// `Lost`, `Denied` from the share.
+pub fn newest_readable(
+    repository: &Repository,
+    headers: &[Header],
+    wanted: impl Fn(&Header) -> bool,
+) -> Result<Option<Manifest>> {
+    for header in headers.iter().rev().filter(|header| wanted(header)) {
+        match read(repository, &name_of(header)) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(error) if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Io | ErrorKind::Denied) => {
+                return Err(error);
+            }
+            Err(error) => tracing::warn!("capture {} cannot be compared with: {error}", header.id),
         }
-        Ok(())
-    })?;
-    found.sort_by_key(|header: &Header| header.sequence);
-    Ok(found)
+    }
+    Ok(None)
+}
+
+/// The name under which the manifest with this header lies.
+pub fn name_of(header: &Header) -> String {
+    names::manifest(&header.machine, &clock::compact(&header.time), header.id)
+}
+
+/// The clear headers of a machine's captures by sequence, without needing to open them, and what is damaged.
+///
+/// # Errors
+/// `Lost`, `Denied` from the share.
+pub fn headers(repository: &Repository, machine: &str) -> Result<(Vec<Header>, Vec<String>)> {
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    for name in objects(repository, &format!("{}/{machine}", names::CAPTURES))? {
+        match repository.store().get(&object(name.as_str())?).and_then(|bytes| Header::decode(&bytes)) {
+            Ok(header) if header.revoked => {}
+            Ok(header) => found.push(header),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                damaged.push(format!("{name} cannot be used: {error}"));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Names break a tie, so everybody agrees which is the newest.
+    found.sort_by(|a, b| (a.sequence, &a.time, a.id).cmp(&(b.sequence, &b.time, b.id)));
+    Ok((found, damaged))
 }
 
 /// The capture with this id, when its machine is known.

@@ -18,10 +18,11 @@ pub struct Width {
 }
 
 impl Width {
-    /// As many workers as keep every core computing while as many again wait for I/O, at least four.
+    /// As many workers as keep every core computing while as many again wait for I/O, four to eight: more would
+    /// only take more memory, since by then the disk or the share decides.
     pub fn for_this_machine() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = (cores * 2).clamp(4, 32);
+        let workers = (cores * 2).clamp(4, 8);
         Self { workers, window: workers * 3 }
     }
 }

@@ -112,8 +112,10 @@ pub fn run(
 /// Draws the id, decides the place in the machine's history, and puts the lease.
 fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
     names::check_machine(&options.machine)?;
-    let headers = captures::headers(repository, &options.machine)?;
-    let parent = parent(repository, options, &headers)?;
+    let (headers, _) = captures::headers(repository, &options.machine)?;
+    let differential = options.kind == Some(Kind::Differential);
+    let wanted = |header: &Header| !differential || header.kind == Kind::Full;
+    let parent = captures::newest_readable(repository, &headers, wanted)?;
     check_binding(options, parent.as_ref())?;
     let kind = match options.kind {
         Some(kind) if parent.is_some() => kind,
@@ -129,29 +131,10 @@ fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
         previous: headers.last().map(|newest| newest.id),
         revoked: false,
     };
-    let lease = serde_json::json!({ "manifest": manifest_name(&header), "machine": header.machine });
+    let lease = serde_json::json!({ "manifest": captures::name_of(&header), "machine": header.machine });
     repository.store().put(&object(names::lease(header.id))?, lease.to_string().as_bytes())?;
     let parent = parent.filter(|_| kind != Kind::Full);
     Ok(Draft { header, parent, started: Instant::now() })
-}
-
-fn manifest_name(header: &Header) -> String {
-    names::manifest(&header.machine, &clock::compact(&header.time), header.id)
-}
-
-/// What to compare with: the newest capture that can be read, for a differential one the newest full one.
-fn parent(repository: &Repository, options: &Options, headers: &[Header]) -> Result<Option<Manifest>> {
-    for header in headers.iter().rev() {
-        if options.kind == Some(Kind::Differential) && header.kind != Kind::Full {
-            continue;
-        }
-        match captures::read(repository, &manifest_name(header)) {
-            Ok(manifest) => return Ok(Some(manifest)),
-            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Denied) => return Err(error),
-            Err(error) => tracing::warn!("capture {} cannot be compared with: {error}", header.id),
-        }
-    }
-    Ok(None)
 }
 
 /// A machine's name belongs to the hardware of its first capture, so two servers never mix their histories.
@@ -293,7 +276,7 @@ fn advance<'r>(maps: &mut [Mapping<'r>], packer: &mut Packer<'_, 'r>) -> Result<
 }
 
 fn publish(repository: &Repository, manifest: &Manifest, codec: &mut imager_image::Codec<'_>) -> Result<()> {
-    let name = manifest_name(&manifest.header);
+    let name = captures::name_of(&manifest.header);
     let bytes = manifest.encode(codec)?;
     repository.store().put(&object(name)?, &bytes).map_err(|error| match error.kind() {
         ErrorKind::Exists => error.within("this capture was revoked while it ran"),

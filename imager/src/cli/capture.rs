@@ -7,6 +7,7 @@ use super::progress::Shown;
 use super::{Status, session};
 use imager::capture::{self, DataMode, Options, number_disks};
 use imager::captures;
+use imager::repository::Repository;
 use imager::survey;
 use imager_disk::{Access, Device, System};
 use imager_image::Compression;
@@ -117,8 +118,9 @@ fn hardware_uuid() -> Option<String> {
 }
 
 /// The machine's newest readable capture, by which its disks keep their numbers.
-fn newest(repository: &imager::repository::Repository, machine: &str) -> Result<Option<Manifest>, Error> {
-    Ok(captures::list(repository, Some(machine))?.into_iter().rev().find_map(|listed| listed.manifest.ok()))
+fn newest(repository: &Repository, machine: &str) -> Result<Option<Manifest>, Error> {
+    let (headers, _) = captures::headers(repository, machine)?;
+    captures::newest_readable(repository, &headers, |_| true)
 }
 
 /// The capture as other tools rely on it.

@@ -4,7 +4,7 @@ use super::args::{Global, List, Show};
 use super::failure::Failure;
 use super::output::{Columns, print, print_json};
 use super::{Status, capture, session};
-use imager::captures::{self, Listed};
+use imager::captures;
 use imager_image::manifest::Manifest;
 use imager_units::ByteLen;
 use serde_json::{Value, json};
@@ -14,20 +14,21 @@ pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
         imager_image::names::check_machine(machine)?;
     }
     let repository = session::repository(global)?;
-    let listed = captures::list(&repository, options.machine.as_deref())?;
-    let damaged: Vec<_> =
-        listed.iter().filter_map(|l| l.manifest.as_ref().err().map(|e| (&l.object, e))).collect();
+    let mut rows = Vec::new();
+    let mut damaged = Vec::new();
+    captures::list(&repository, options.machine.as_deref(), &mut |listed| match &listed.manifest {
+        Ok(manifest) => rows.push(row_json(manifest)),
+        Err(error) => damaged.push(format!("{}: {error}", listed.object)),
+    })?;
+    rows.sort_by_key(|row| (row["machine"].to_string(), row["sequence"].as_u64()));
+    let status = if damaged.is_empty() { Status::Done } else { Status::Damaged };
     if global.json {
-        let captures: Vec<_> = listed.iter().filter_map(|l| l.manifest.as_ref().ok()).map(row_json).collect();
-        let damaged: Vec<_> = damaged.iter().map(|(object, e)| format!("{object}: {e}")).collect();
-        print_json(&json!({ "captures": captures, "damaged": damaged }));
+        print_json(&json!({ "captures": rows, "damaged": damaged }));
     } else {
-        print(&to_text(&listed));
-        for (object, error) in &damaged {
-            print(&format!("DAMAGED: {object}: {error}\n"));
-        }
+        print(&to_text(&rows));
+        damaged.iter().for_each(|damaged| print(&format!("DAMAGED: {damaged}\n")));
     }
-    Ok(if damaged.is_empty() { Status::Done } else { Status::Damaged })
+    Ok(status)
 }
 
 pub(crate) fn show(global: &Global, options: &Show) -> Result<Status, Failure> {
@@ -98,23 +99,19 @@ fn row_json(manifest: &Manifest) -> Value {
     })
 }
 
-fn to_text(listed: &[Listed]) -> String {
+fn to_text(rows: &[Value]) -> String {
     let mut columns = Columns::new(
         &["MACHINE", "TIME", "ID", "KIND", "CONSISTENCY", "SIZE", "USED", "NEW", "STORED", "PROBLEMS"],
         &[5, 6, 7, 8, 9],
     );
-    for manifest in listed.iter().filter_map(|l| l.manifest.as_ref().ok()) {
-        let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
-        let id: String = manifest.header.id.to_string().chars().take(12).collect();
-        let mut cells = vec![
-            manifest.header.machine.clone(),
-            manifest.header.time.clone(),
-            format!("id:{id}"),
-            word(json!(manifest.header.kind)),
-            word(json!(manifest.consistency)),
-        ];
-        cells.extend(totals(manifest).map(|bytes| ByteLen::new(bytes).to_string()));
-        cells.push(manifest.problems.len().to_string());
+    for row in rows {
+        let word = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+        let size = |field: &str| ByteLen::new(row[field].as_u64().unwrap_or(0)).to_string();
+        let id: String = word("id").chars().take(12).collect();
+        let mut cells =
+            vec![word("machine"), word("time"), format!("id:{id}"), word("kind"), word("consistency")];
+        cells.extend(["size_bytes", "used_bytes", "new_bytes", "stored_bytes"].map(size));
+        cells.push(row["problems"].to_string());
         columns.row(cells);
     }
     columns.render("")

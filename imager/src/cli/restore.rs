@@ -116,7 +116,7 @@ fn plan_text(plan: &Plan, manifest: &Manifest) -> String {
     let mut out = format!("Restore of {} as of {} (id:{})\n", header.machine, header.time, header.id);
     for disk in &plan.disks {
         out.push_str(&format!("\nonto {}\n  {}\n", disk.target.describe(), scope_text(disk.scope)));
-        out.push_str(&disk_text(disk));
+        out.push_str(&disk_text(disk, manifest));
     }
     for warning in &plan.warnings {
         out.push_str(&format!("warning: {warning}\n"));
@@ -128,7 +128,7 @@ fn plan_text(plan: &Plan, manifest: &Manifest) -> String {
     out
 }
 
-fn disk_text(disk: &DiskPlan) -> String {
+fn disk_text(disk: &DiskPlan, manifest: &Manifest) -> String {
     let mut columns = Columns::new(&["", "VOLUME", "NAME", "AT", "SIZE", "CONTENT"], &[4]);
     let size = |len: ByteLen| len.to_string();
     for planned in &disk.volumes {
@@ -147,8 +147,11 @@ fn disk_text(disk: &DiskPlan) -> String {
         columns.row(vec!["write".to_owned(), reset.key.clone(), "swap".to_owned(), at, len, what]);
     }
     for (key, extent) in &disk.untouched {
+        let name =
+            manifest.volumes.iter().find(|volume| volume.key == *key).map(|volume| volume.name.clone());
         let (at, len) = (extent.start().to_string(), size(extent.len()));
-        columns.row(vec!["leave".to_owned(), key.clone(), String::new(), at, len, "untouched".to_owned()]);
+        let what = "untouched".to_owned();
+        columns.row(vec!["leave".to_owned(), key.clone(), name.unwrap_or_default(), at, len, what]);
     }
     let mut out = columns.render("  ");
     if disk.table.is_some() {

@@ -157,7 +157,11 @@ impl Shared<'_> {
             let Unit::Blocks(blocks) = unit? else { continue };
             for block in blocks {
                 let bytes = buffer.get_mut(..block.len()).unwrap_or_default();
-                self.job.target.read_exact_at(block.extent.start(), bytes)?;
+                match self.job.target.read_exact_at(block.extent.start(), bytes) {
+                    // What cannot be read cannot match; writing it may mend it.
+                    Err(error) if error.kind() == ErrorKind::Io => return Ok(false),
+                    read => read?,
+                }
                 if !self.matches(&block.entry, bytes) {
                     return Ok(false);
                 }

@@ -45,8 +45,10 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
         let at: Vec<_> = mounts.iter().filter(|m| names(m, volume)).map(|m| m.at.as_str()).collect();
         let (role, because) = recognise(volume, alone, roots.contains(&index), &at);
         (volume.role, volume.role_because) = (role, because);
-        if let [at] = at.as_slice() {
-            volume.name = (*at).to_owned();
+        match at.as_slice() {
+            [at] if at.starts_with('/') => volume.name = (*at).to_owned(),
+            _ if is_nameless_swap(volume) => volume.name = "swap".to_owned(),
+            _ => {}
         }
     }
     for (key, role) in assigned {
@@ -56,6 +58,11 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Swap space without a label has no name of its own.
+fn is_nameless_swap(volume: &Volume) -> bool {
+    volume.role == Role::Swap && volume.name == volume.key
 }
 
 fn recognise(volume: &Volume, alone: bool, is_root: bool, at: &[&str]) -> (Role, String) {
