@@ -131,7 +131,7 @@ def amount(row, value):
 
 
 def report(rows, failures):
-    fields = ("claim", "figure", "bar", "unit", "verdict", "spread", "ours", "theirs")
+    fields = ("claim", "figure", "bar", "unit", "verdict", "spread", "ours", "theirs", "runs")
     return {"machine": machine(), "rows": [{name: getattr(row, name) for name in fields} for row in rows],
             "not_measured": [{"case": name, "reason": reason} for name, reason in failures]}
 

@@ -23,7 +23,7 @@ class Row:
     ours: str = ""
     theirs: str = ""
     spread: str = ""
-    notes: list = field(default_factory=list)
+    runs: dict = field(default_factory=dict)  # the seconds behind the figure, for --json
 
     @property
     def verdict(self):
@@ -199,7 +199,7 @@ def need(tool):
 def wall_row(claim, ours, theirs, bar):
     pairs = [a.wall / b.wall for a, b in zip(ours, theirs)]
     return Row(claim, median(ours) / median(theirs), bar, ours=seconds(ours), theirs=seconds(theirs),
-               spread=f"{min(pairs):.2f}-{max(pairs):.2f}")
+               spread=f"{min(pairs):.2f}-{max(pairs):.2f}", runs={"ours": figures(ours), "theirs": figures(theirs)})
 
 
 def cpu_row(claim, ours, theirs):
@@ -212,7 +212,11 @@ def bytes_row(claim, ours, theirs, bar):
 
 
 def memory_row(claim, run, bar):
-    return Row(claim, run.peak_bytes / MIB, bar, unit=" MiB", ours=f"{run.wall:.1f} s wall, {run.cpu:.1f} s cpu")
+    return Row(claim, run.peak_bytes / MIB, bar, unit=" MiB", runs={"ours": figures([run])}, ours=f"{run.wall:.1f} s wall, {run.cpu:.1f} s cpu")
+
+
+def figures(runs):
+    return [{"wall_seconds": run.wall, "cpu_seconds": run.cpu, "other_cores": run.others} for run in runs]
 
 
 def seconds(runs):
