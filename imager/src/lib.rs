@@ -9,6 +9,7 @@ pub mod capture;
 pub mod captures;
 pub mod clock;
 pub mod diff;
+pub mod export;
 pub mod map;
 pub mod monitor;
 pub mod pipeline;

@@ -86,9 +86,18 @@ impl Fixture {
 
     /// The same, the repository encrypted where there is a secret.
     pub(crate) fn with_secret(secret: Option<&[u8]>) -> Self {
+        Self::prepare(secret, make_disk)
+    }
+
+    /// Another disk, made by `make` from a folder for its files and the path of the image.
+    pub(crate) fn with_disk(make: impl FnOnce(&Path, &Path)) -> Self {
+        Self::prepare(None, make)
+    }
+
+    fn prepare(secret: Option<&[u8]>, make: impl FnOnce(&Path, &Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.img");
-        make_disk(dir.path(), &image);
+        make(dir.path(), &image);
         let store = Arc::new(DirStore::create(&dir.path().join("repo")).unwrap());
         let repository = Repository::create(store, secret).unwrap();
         Self { dir, image, repository }
@@ -126,6 +135,14 @@ impl Fixture {
     }
 }
 
+/// Gives a disk a partition table.
+pub(crate) fn partition(image: &Path, script: &str) {
+    let mut sfdisk =
+        command("sfdisk").args(["--quiet", text(image)]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    sfdisk.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+}
+
 fn make_disk(dir: &Path, image: &Path) {
     File::create(image).unwrap().set_len(DISK_MIB * MIB).unwrap();
     let types = ["U", "L", "S", "L"];
@@ -133,10 +150,7 @@ fn make_disk(dir: &Path, image: &Path) {
     for ((start, len), kind) in PARTITIONS.iter().zip(types) {
         script += &format!("start={start}MiB, size={len}MiB, type={kind}\n");
     }
-    let mut sfdisk =
-        command("sfdisk").args(["--quiet", text(image)]).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    sfdisk.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    assert!(sfdisk.wait().unwrap().success());
+    partition(image, &script);
     let disk = File::options().write(true).open(image).unwrap();
     // Boot code in the gap before the first partition, as a boot loader leaves it.
     disk.write_all_at(&noise(99, 30_000), 100 * 512).unwrap();
