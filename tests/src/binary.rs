@@ -1,0 +1,62 @@
+//! Where the program under test is: built into the same target folder, with the same profile, as the running test.
+
+use crate::tool::try_tool;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The `imager` of this build; `HALFHOUR_IMAGER` names another. Built first where it is absent or older than its
+/// source.
+pub fn imager() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if let Some(path) = std::env::var_os("HALFHOUR_IMAGER") {
+            return path.into();
+        }
+        let test = std::env::current_exe().expect("a test knows where it is");
+        let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+        let path = profile.join("imager");
+        if modified(&path) < newest_source() {
+            build(profile);
+        }
+        assert!(path.is_file(), "{} is not there: cargo build -p imager makes it", path.display());
+        path
+    })
+}
+
+/// The folder of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the repository")
+}
+
+fn build(profile: &Path) {
+    let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile's name");
+    let name = if name == "debug" { "dev" } else { name };
+    let target = profile.parent().expect("profiles lie in the target folder").display().to_string();
+    let manifest = repository().join("Cargo.toml").display().to_string();
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let arguments = ["build", "-q", "-p", "imager", "--profile", name];
+    let arguments = [&arguments[..], &["--target-dir", &target, "--manifest-path", &manifest]].concat();
+    let built = try_tool(cargo, &arguments);
+    assert!(built.is_ok(), "imager does not build: {}", built.expect_err("it failed"));
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+fn newest_source() -> Option<SystemTime> {
+    let mut folders = vec![repository().join("imager"), repository().join("netshare/store")];
+    let mut newest = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                None if path.is_dir() => folders.push(path),
+                Some("rs" | "toml" | "py" | "txt") => newest = newest.max(modified(&path)),
+                _ => {}
+            }
+        }
+    }
+    newest
+}
