@@ -23,7 +23,7 @@ impl Width {
     pub fn for_this_machine() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = (cores * 2).clamp(4, 8);
-        Self { workers, window: workers * 3 }
+        Self { workers, window: workers * 2 }
     }
 }
 

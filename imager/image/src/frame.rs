@@ -72,7 +72,7 @@ impl Compression {
     /// The zstd level.
     pub const fn level(self) -> i32 {
         match self {
-            Self::Fast => 1,
+            Self::Fast => 2,
             Self::Small => 3,
         }
     }

@@ -8,8 +8,10 @@ use imager_image::node::{Child, Entry};
 use imager_image::{Mask, MaskUnit};
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, ExtentSet, Result};
 
-/// How many blocks a unit has at most.
+/// How many blocks to read a unit has at most.
 pub const UNIT_BLOCKS: usize = 16;
+/// How many runs a unit has at most.
+const UNIT_RUNS: usize = 64;
 
 /// A block to look at.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +26,17 @@ pub struct Task {
     pub parent: Entry,
 }
 
-/// A piece of work.
-#[derive(Debug)]
-pub enum Unit {
-    /// So many blocks from the first that need no look.
-    Run(u64, u64, Child),
+/// So many blocks, from the first, that need no look.
+pub type Run = (u64, u64, Child);
+
+/// A piece of work: blocks to read, and the runs that lie between them. Blocks from both sides of a gap go into one
+/// unit, so that a fragmented volume still fills its frames.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// What needs no look.
+    pub runs: Vec<Run>,
     /// Blocks to read.
-    Blocks(Vec<Task>),
+    pub tasks: Vec<Task>,
 }
 
 /// The units of one volume.
@@ -43,7 +49,6 @@ pub struct Blocks<'a> {
     data: ExtentSet,
     parent: Option<MapReader<'a>>,
     next: u64,
-    held: Option<Unit>,
 }
 
 impl<'a> Blocks<'a> {
@@ -56,7 +61,7 @@ impl<'a> Blocks<'a> {
         parent: Option<MapReader<'a>>,
     ) -> Self {
         let parent = parent.filter(|p| p.size() == size && p.unit() == unit);
-        Self { size, count: block_count(size), unit, used, data, parent, next: 0, held: None }
+        Self { size, count: block_count(size), unit, used, data, parent, next: 0 }
     }
 
     /// The number of the block that holds byte `at`.
@@ -116,22 +121,15 @@ impl Iterator for Blocks<'_> {
     type Item = Result<Unit>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(held) = self.held.take() {
-            return Some(Ok(held));
-        }
-        let mut tasks = Vec::new();
-        while self.next < self.count && tasks.len() < UNIT_BLOCKS {
+        let mut unit = Unit::default();
+        while self.next < self.count && unit.tasks.len() < UNIT_BLOCKS && unit.runs.len() < UNIT_RUNS {
             if let Some((len, child)) = self.run() {
-                let run = Unit::Run(self.next, len, child);
+                unit.runs.push((self.next, len, child));
                 self.next += len;
-                if tasks.is_empty() {
-                    return Some(Ok(run));
-                }
-                self.held = Some(run);
-                break;
+                continue;
             }
             match self.task() {
-                Ok(task) => tasks.push(task),
+                Ok(task) => unit.tasks.push(task),
                 Err(error) => {
                     self.next = self.count;
                     return Some(Err(error));
@@ -139,6 +137,7 @@ impl Iterator for Blocks<'_> {
             }
             self.next += 1;
         }
-        (!tasks.is_empty()).then_some(Ok(Unit::Blocks(tasks)))
+        let is_empty = unit.runs.is_empty() && unit.tasks.is_empty();
+        (!is_empty).then_some(Ok(unit))
     }
 }

@@ -247,7 +247,7 @@ fn write_stream<'r>(
         let places = packer.take(&mut output)?;
         let [.., current] = &mut *maps else { return Ok(()) };
         current.book(&output);
-        if let Some((first, count, child)) = output.run {
+        for &(first, count, child) in &output.runs {
             current.builder.put_run(first, count, child);
         }
         for (index, found) in &output.blocks {

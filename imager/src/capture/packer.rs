@@ -1,7 +1,7 @@
 //! Filling packs and sending them to the share.
 //!
 //! One thread sends, in the order in which packs were closed: data before the maps that refer to it, and the manifest
-//! only after all. At most two closed packs wait, so a slow share slows the capture and does not fill memory.
+//! only after all. One pack is sent while the next is filled, so a slow share slows the capture and does not fill memory.
 
 use super::dedup::{Dedup, Site};
 use super::worker::{Found, Output};
@@ -39,9 +39,9 @@ pub(super) fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &
     Ok(())
 }
 
-/// How many closed packs may wait.
+/// A closed pack is handed over when the one before it is on the share.
 pub(super) fn queue() -> (SyncSender<Closed>, Receiver<Closed>) {
-    sync_channel(1)
+    sync_channel(0)
 }
 
 struct Open {

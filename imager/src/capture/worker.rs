@@ -1,12 +1,12 @@
 //! What a worker of a capture does with a unit: read, mask, compare, look up, compress.
 
-use super::blocks::{Task, UNIT_BLOCKS, Unit};
+use super::blocks::{Run, Task, UNIT_BLOCKS, Unit};
 use super::dedup::{Dedup, Site};
 use crate::map::{Draft, Place};
 use crate::monitor::{Monitor, Stage, check_cancelled, timed};
 use imager_disk::{AlignedBuf, ReadAt};
 use imager_image::frame::FrameKind;
-use imager_image::node::{Child, Content, Entry};
+use imager_image::node::{Content, Entry};
 use imager_image::pack::Item;
 use imager_image::{BLOCK_BYTES, BlockId, Codec, Mask, MaskUnit};
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, ExtentSet, Result};
@@ -18,8 +18,8 @@ const RETRIES: usize = 2;
 /// What a worker found out about a unit.
 #[derive(Default)]
 pub struct Output {
-    /// A run that needed no look.
-    pub run: Option<(u64, u64, Child)>,
+    /// The runs that needed no look.
+    pub runs: Vec<Run>,
     /// The blocks looked at.
     pub blocks: Vec<(u64, Found)>,
     /// New frames, sealed, with what is in them.
@@ -88,14 +88,8 @@ impl<'a, 'r> Worker<'a, 'r> {
     /// `Cancelled`; whatever sealing or the share fail with. What cannot be read is in the output.
     pub fn run(&mut self, unit: Unit) -> Result<Output> {
         check_cancelled(self.monitor)?;
-        let mut output = Output::default();
-        let tasks = match unit {
-            Unit::Run(first, count, child) => {
-                output.run = Some((first, count, child));
-                return Ok(output);
-            }
-            Unit::Blocks(tasks) => tasks,
-        };
+        let Unit { runs, tasks } = unit;
+        let mut output = Output { runs, ..Output::default() };
         let mut buffer = std::mem::replace(&mut self.buffer, AlignedBuf::zeroed(0));
         let monitor = self.monitor;
         let bad = timed(monitor, Stage::Read, || self.read(&tasks, &mut buffer, &mut output));
