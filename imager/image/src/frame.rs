@@ -175,10 +175,14 @@ impl<'k> Codec<'k> {
     }
 
     fn encrypt(&self, kind: FrameKind, nonce: &mut [u8; 24], frame: &mut Vec<u8>) -> Result<u8> {
+        // A pack's table has one even where nothing is encrypted: it makes the pack's name one that was never used, so
+        // that a mark on a name (on its way out, damaged) never speaks of bytes that came later.
+        if self.keys.sealing().is_some() || kind == FrameKind::Table {
+            fill_random(nonce)?;
+        }
         let Some(sealing) = self.keys.sealing() else {
             return Ok(PLAIN);
         };
-        fill_random(nonce)?;
         let cipher = if kind == FrameKind::Manifest { &sealing.manifests } else { &sealing.frames };
         let payload = frame.get_mut(FRAME_HEADER_BYTES..).unwrap_or_default();
         let data = self.keys.associated_data(kind.code());

@@ -310,4 +310,19 @@ mod tests {
         assert!(Table::decode(PackKind::Map, &opened).is_err());
         assert!(table_span(pack.len - 1, &bytes[bytes.len() - PACK_TRAILER_BYTES..]).is_err());
     }
+
+    #[test]
+    fn the_same_blocks_packed_twice_are_two_packs() {
+        let repository = RepositoryId([7; 16]);
+        let keys = Keys::new(repository, &MasterKey::public(repository), Encryption::None);
+        let mut codec = Codec::new(&keys, Compression::Fast).unwrap();
+        let mut pack = || {
+            let mut builder = PackBuilder::new(PackKind::Data);
+            let frame = codec.seal(FrameKind::Blocks, b"block").unwrap();
+            builder.push(&frame, vec![Item { id: [1; 32], len: 5 }]).unwrap();
+            builder.finish(&mut codec).unwrap().0
+        };
+        let (one, other) = (pack(), pack());
+        assert!(one.len == other.len && one.id != other.id);
+    }
 }
