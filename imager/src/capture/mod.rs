@@ -112,7 +112,9 @@ pub fn run(
 /// Draws the id, decides the place in the machine's history, and puts the lease.
 fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
     names::check_machine(&options.machine)?;
-    let (headers, _) = captures::headers(repository, &options.machine)?;
+    let (headers, damaged) = captures::headers(repository, &options.machine)?;
+    // A damaged manifest has taken a number that nobody can read; it is not taken twice.
+    let taken = headers.last().map_or(0, |newest| newest.sequence).saturating_add(damaged.len() as u64);
     let differential = options.kind == Some(Kind::Differential);
     let wanted = |header: &Header| !differential || header.kind == Kind::Full;
     let parent = captures::newest_readable(repository, &headers, wanted)?;
@@ -127,7 +129,7 @@ fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
         time: clock::now_rfc3339(),
         kind,
         id: CaptureId::random()?,
-        sequence: headers.last().map_or(1, |newest| newest.sequence.saturating_add(1)),
+        sequence: taken.saturating_add(1),
         previous: headers.last().map(|newest| newest.id),
         revoked: false,
     };
