@@ -2,7 +2,8 @@
 //!
 //! The volume is recognisable only when it is whole. Before the first write its head (every place at which software
 //! would recognise it) is cleared and flushed; then everything else is written and flushed; then read back past the
-//! cache and compared by id; only then the head. A volume that already holds what it should is not written at all.
+//! cache and compared by id; only then the head, its beginning last of all. A volume that already holds what it should
+//! is not written at all.
 
 use super::fetch::{Fetched, fetch};
 use super::work::{Block, Unit, Units};
@@ -107,11 +108,13 @@ pub fn run(repository: &Repository, job: &Job<'_>, monitor: &dyn Monitor) -> Res
         cleared: Mutex::new(false),
         misses: AtomicUsize::new(0),
     };
-    let head_matches = shared.compare_head(repository)?;
+    let head = shared.head_blocks(repository)?;
+    let head_matches = shared.compare_head(&head)?;
     if !head_matches {
         shared.clear_head()?;
     }
     let mut outcome = shared.write_body(repository)?;
+    outcome.unreadable.extend(shared.unreadable(&head).iter());
     let changed = !head_matches || !outcome.extents.is_empty();
     outcome.is_complete = outcome.damaged.is_empty();
     if !changed {
@@ -122,7 +125,7 @@ pub fn run(repository: &Repository, job: &Job<'_>, monitor: &dyn Monitor) -> Res
         outcome.verified = shared.verify(repository, &outcome.extents)?;
     }
     if outcome.is_complete {
-        shared.write_head(repository, &mut outcome)?;
+        shared.write_head(repository, head, &mut outcome)?;
     }
     Ok(outcome)
 }
@@ -132,14 +135,16 @@ impl Shared<'_> {
         self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the volume unrecognisable, once, before anything else is written to it.
+    /// Makes the volume unrecognisable, once, before anything else is written to it: its first block first, so that
+    /// power lost meanwhile does not leave a superblock without its copies.
     fn clear_head(&self) -> Result<()> {
         let mut cleared = self.lock_cleared();
         if !*cleared {
-            for extent in self.head.iter() {
-                self.job.target.zero(extent)?;
+            let first = self.head.intersection(&Extent::first(BLOCK).into());
+            for part in [&first, &self.head.difference(&first)] {
+                part.iter().try_for_each(|extent| self.job.target.zero(extent))?;
+                self.job.target.flush()?;
             }
-            self.job.target.flush()?;
             *cleared = true;
         }
         Ok(())
@@ -150,24 +155,42 @@ impl Shared<'_> {
         Ok(Units::new(map, &self.head, part == Part::Head, self.job.only.as_ref()))
     }
 
-    /// Whether the head on the target is what it should be.
-    fn compare_head(&self, repository: &Repository) -> Result<bool> {
-        let mut buffer = vec![0; BLOCK_BYTES];
+    /// The blocks of the head that have content.
+    fn head_blocks(&self, repository: &Repository) -> Result<Vec<Block>> {
+        let mut blocks = Vec::new();
         for unit in self.units(repository, Part::Head)? {
-            let Unit::Blocks(blocks) = unit? else { continue };
-            for block in blocks {
-                let bytes = buffer.get_mut(..block.len()).unwrap_or_default();
-                match self.job.target.read_exact_at(block.extent.start(), bytes) {
-                    // What cannot be read cannot match; writing it may mend it.
-                    Err(error) if error.kind() == ErrorKind::Io => return Ok(false),
-                    read => read?,
-                }
-                if !self.matches(&block.entry, bytes) {
-                    return Ok(false);
-                }
+            if let Unit::Blocks(more) = unit? {
+                blocks.extend(more);
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Whether the head on the target is what it should be.
+    fn compare_head(&self, head: &[Block]) -> Result<bool> {
+        let mut buffer = vec![0; BLOCK_BYTES];
+        for block in head {
+            let bytes = buffer.get_mut(..block.len()).unwrap_or_default();
+            match self.job.target.read_exact_at(block.extent.start(), bytes) {
+                Ok(()) if self.matches(&block.entry, bytes) => {}
+                Ok(()) => return Ok(false),
+                // What cannot be read cannot match; writing it may mend it, and is read back.
+                Err(error) if error.kind() == ErrorKind::Io => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// The parts of blocks that the capture could not read.
+    fn unreadable(&self, blocks: &[Block]) -> ExtentSet {
+        let parts = |block: &Block| {
+            let start = block.extent.start();
+            let at = move |n: usize| start.saturating_add(ByteLen::new(n as u64));
+            let runs = block.entry.unreadable.runs(self.unit, block.len());
+            runs.map(move |run| Extent::between(at(run.start), at(run.end)))
+        };
+        blocks.iter().flat_map(parts).collect()
     }
 
     /// Whether the masked bytes of a block are what the map says. Clears the others.
@@ -254,41 +277,71 @@ impl Shared<'_> {
         Error::new(ErrorKind::Io, what)
     }
 
-    fn write_head(&self, repository: &Repository, outcome: &mut Outcome) -> Result<()> {
+    /// Writes the head in steps, each durable and proven before the next: first what nobody looks at, then the copies of
+    /// superblocks, then the beginning. So whatever is cut short is not recognised, and no copy is there before what it
+    /// speaks of.
+    fn write_head(&self, repository: &Repository, mut head: Vec<Block>, outcome: &mut Outcome) -> Result<()> {
         let mut worker = Worker::new(self, repository.frames()?);
         let mut written = ExtentSet::new();
-        let mut blocks = Vec::new();
-        for unit in self.units(repository, Part::Head)? {
-            if let Unit::Blocks(more) = unit? {
-                blocks.extend(more);
+        head.retain(is_wanted);
+        head.sort_by_key(|block| (Step::of(block), block.extent.start()));
+        for step in head.chunk_by(|a, b| Step::of(a) == Step::of(b)) {
+            for unit in step.chunks(super::work::UNIT_BLOCKS) {
+                let mut done = Done::default();
+                worker.write(unit, &mut done)?;
+                outcome.damaged.extend(done.damaged.iter());
+                written.extend(done.written.iter());
             }
-        }
-        for unit in blocks.chunks(super::work::UNIT_BLOCKS) {
-            let mut done = Done::default();
-            worker.write(unit, &mut done)?;
-            outcome.damaged.extend(done.damaged.iter());
-            outcome.unreadable.extend(unreadable(unit).iter());
-            written.extend(done.written.iter());
-        }
-        self.job.target.flush()?;
-        if !outcome.damaged.is_empty() {
-            // Found only now: what was written of the head must not stay.
-            *self.lock_cleared() = false;
-            self.clear_head()?;
-            outcome.is_complete = false;
-            return Ok(());
-        }
-        if self.job.read_back == ReadBack::Yes {
-            let mut buffer = vec![0; super::work::UNIT_BYTES];
-            for unit in blocks.chunks(super::work::UNIT_BLOCKS) {
-                let read = self.verify_unit(Unit::Blocks(unit.to_vec()), &mut buffer)?;
-                outcome.verified = outcome.verified.saturating_add(read);
+            self.job.target.flush()?;
+            if !outcome.damaged.is_empty() {
+                // Found only now: what was written of the head must not stay.
+                *self.lock_cleared() = false;
+                self.clear_head()?;
+                outcome.is_complete = false;
+                return Ok(());
             }
+            self.verify_head(step, outcome)?;
         }
         outcome.written = outcome.written.saturating_add(written.total());
         outcome.extents.extend(written.iter());
         outcome.extents.extend(self.head.iter());
         Ok(())
+    }
+
+    fn verify_head(&self, step: &[Block], outcome: &mut Outcome) -> Result<()> {
+        if self.job.read_back == ReadBack::No {
+            return Ok(());
+        }
+        let mut buffer = vec![0; super::work::UNIT_BYTES];
+        for unit in step.chunks(super::work::UNIT_BLOCKS) {
+            let read = self.verify_unit(Unit::Blocks(unit.to_vec()), &mut buffer)?;
+            outcome.verified = outcome.verified.saturating_add(read);
+        }
+        Ok(())
+    }
+}
+
+/// The order in which a head is written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// The rest of the first mebibyte.
+    Rest,
+    /// Copies of superblocks elsewhere.
+    Copies,
+    /// The second block, where a few filesystems have theirs.
+    Second,
+    /// The first block.
+    First,
+}
+
+impl Step {
+    fn of(block: &Block) -> Self {
+        match block.extent.start().get() / BLOCK.get() {
+            0 => Self::First,
+            1 => Self::Second,
+            2..16 => Self::Rest,
+            _ => Self::Copies,
+        }
     }
 }
 
@@ -316,7 +369,7 @@ impl<'a, 'r> Worker<'a, 'r> {
             Unit::Zero(extent) => self.zero(extent, &mut done)?,
             Unit::Blocks(blocks) => {
                 done.span = blocks.iter().map(|block| block.extent.len()).sum();
-                done.unreadable = unreadable(&blocks);
+                done.unreadable = self.shared.unreadable(&blocks);
                 let different = self.compare(blocks, &mut done)?;
                 if !different.is_empty() {
                     self.shared.clear_head()?;
@@ -335,9 +388,16 @@ impl<'a, 'r> Worker<'a, 'r> {
             check_cancelled(shared.monitor)?;
             let len = piece.len().to_usize().unwrap_or(0);
             let bytes = self.buffer.get_mut(..len).unwrap_or_default();
-            timed(shared.monitor, Stage::Read, || target.read_exact_at(piece.start(), bytes))?;
-            done.compared = done.compared.saturating_add(piece.len());
-            if !is_zero(bytes) {
+            let is_there =
+                match timed(shared.monitor, Stage::Read, || target.read_exact_at(piece.start(), bytes)) {
+                    Ok(()) => {
+                        done.compared = done.compared.saturating_add(piece.len());
+                        is_zero(bytes)
+                    }
+                    Err(error) if error.kind() == ErrorKind::Io => false,
+                    Err(error) => return Err(error),
+                };
+            if !is_there {
                 shared.clear_head()?;
                 timed(shared.monitor, Stage::Write, || target.zero(piece))?;
                 done.written.insert(piece);
@@ -464,10 +524,6 @@ impl Shared<'_> {
 /// Whether there is anything to write for a block.
 fn is_wanted(block: &Block) -> bool {
     matches!(block.entry.content, Content::Zero | Content::Data(..)) && block.entry.mask != Mask::NONE
-}
-
-fn unreadable(blocks: &[Block]) -> ExtentSet {
-    blocks.iter().filter(|block| !block.entry.unreadable.is_none()).map(|block| block.extent).collect()
 }
 
 /// Neighbouring blocks together, at most a unit's worth.
