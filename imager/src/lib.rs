@@ -12,6 +12,7 @@ pub mod diff;
 pub mod export;
 pub mod map;
 pub mod monitor;
+pub mod nbd;
 pub mod pipeline;
 pub mod repository;
 pub mod restore;

@@ -13,6 +13,7 @@ mod report;
 mod visitors;
 mod walk;
 
+pub(crate) use report::chain;
 pub use report::{Affected, CaptureReport, Damaged, Fault, Status, VerifyReport, VolumeReport};
 
 use crate::captures::{self, Selector};

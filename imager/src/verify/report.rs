@@ -146,7 +146,7 @@ impl VerifyReport {
 }
 
 /// An error with all its causes in one line.
-pub(super) fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
