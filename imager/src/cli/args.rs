@@ -68,6 +68,10 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Find damage in the repository, and name what it affects
     Verify(Verify),
+    /// Serve a capture as network block devices, read-only
+    Nbd(Nbd),
+    /// Write a captured disk or volume into a file
+    Export(Export),
     /// Add, list, remove and test the keys of an encrypted repository
     Key(Key),
     /// Print a shell's completions
@@ -215,6 +219,35 @@ pub(crate) struct Restore {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Nbd {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// Where to listen: a port of this machine, or the path of a Unix socket
+    #[arg(long, default_value = "127.0.0.1:10809", value_name = "ADDRESS")]
+    pub(crate) listen: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// The file to be made
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What kind of file
+    #[arg(long, value_enum)]
+    pub(crate) format: FormatArg,
+    /// Which disk (default: the first)
+    #[arg(long, value_name = "NUMBER", conflicts_with = "volume")]
+    pub(crate) disk: Option<u32>,
+    /// Only this volume
+    #[arg(long, value_name = "KEY")]
+    pub(crate) volume: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Key {
     #[command(subcommand)]
     pub(crate) command: KeyCommand,
@@ -282,6 +315,15 @@ pub(crate) enum DataArg {
     Used,
     /// Nothing
     None,
+}
+
+/// Kinds of files.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// The bytes as they are, sparse
+    Raw,
+    /// QEMU's format
+    Qcow2,
 }
 
 /// How hard to compress.

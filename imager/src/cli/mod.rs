@@ -8,11 +8,13 @@ mod capture;
 mod confirm;
 mod diff;
 mod documents;
+mod export;
 mod failure;
 mod init;
 mod inspect;
 mod key;
 mod list;
+mod nbd;
 mod output;
 mod pins;
 mod progress;
@@ -99,6 +101,8 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Diff(options) => diff::run(&global, &options),
         Command::Restore(options) => restore::run(&global, &options),
         Command::Verify(options) => verify::run(&global, &options),
+        Command::Export(options) => export::run(&global, &options),
+        Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
         Command::Completions(options) => documents::completions(&options),
         Command::Man(options) => documents::man(&options),
