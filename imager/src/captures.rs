@@ -97,7 +97,7 @@ pub fn read(repository: &Repository, name: &str) -> Result<Manifest> {
 /// The capture a person named, and what he should know about the choice.
 ///
 /// # Errors
-/// `NotFound` when there is none; `Invalid` when an id fits several.
+/// `NotFound` when there is none; `Corrupt` when all there is is damaged; `Invalid` when an id fits several.
 pub fn find(repository: &Repository, selector: &Selector) -> Result<(Manifest, Vec<String>)> {
     match selector {
         Selector::Id(prefix) => find_id(repository, prefix).map(|manifest| (manifest, Vec::new())),
@@ -128,6 +128,7 @@ fn newest(
     not_after: Option<&str>,
 ) -> Result<(Manifest, Vec<String>)> {
     let (headers, mut warnings) = headers(repository, machine)?;
+    let mut inconsistent = Vec::new();
     // RFC 3339 in UTC sorts as text.
     let in_time = |header: &&Header| not_after.is_none_or(|time| header.time.as_str() <= time);
     for header in headers.iter().rev().filter(in_time) {
@@ -135,7 +136,7 @@ fn newest(
             Ok(manifest) if manifest.consistency != Consistency::Inconsistent => {
                 return Ok((manifest, warnings));
             }
-            Ok(_) => {}
+            Ok(_) => inconsistent.push(format!("id:{} is inconsistent, and used only by that name", header.id)),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
                 warnings.push(format!("{} cannot be used: {error}", name_of(header)));
             }
@@ -143,11 +144,14 @@ fn newest(
         }
     }
     let when = not_after.map_or(String::new(), |time| format!(" at or before {time}"));
-    let mut what = format!("there is no capture of {machine:?}{when}");
-    for warning in warnings {
-        what.push_str(&format!("; {warning}"));
-    }
-    Err(Error::new(ErrorKind::NotFound, what))
+    // Captures that are there and damaged are not "none".
+    let (kind, which) = match warnings.is_empty() {
+        true if inconsistent.is_empty() => (ErrorKind::NotFound, "no capture"),
+        true => (ErrorKind::NotFound, "no consistent capture"),
+        false => (ErrorKind::Corrupt, "no usable capture"),
+    };
+    let reasons: String = warnings.iter().chain(&inconsistent).map(|reason| format!("; {reason}")).collect();
+    Err(Error::new(kind, format!("there is {which} of {machine:?}{when}{reasons}")))
 }
 
 /// The newest capture that is `wanted` and can be read, inconsistent ones too: what the next one is compared with.

@@ -29,9 +29,8 @@ pub(crate) fn confirm(plan: &Plan, options: &Restore, shown: &str) -> Result<(),
         return ask(plan, shown);
     }
     let what = Error::new(ErrorKind::Denied, "nobody confirmed the plan");
-    let advice = format!(
-        "name each disk by serial: or wwn: and say --yes, or say --confirm {hash}; nothing was written"
-    );
+    let yes = if plan.writes_devices() { "name each disk by serial: or wwn: and say --yes" } else { "say --yes" };
+    let advice = format!("nothing was written; if the plan is right, {yes}, or say --confirm {hash}");
     eprint!("{shown}");
     Err(Failure::new(4, what, advice))
 }

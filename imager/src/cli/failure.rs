@@ -56,6 +56,17 @@ impl Failure {
         }
     }
 
+    /// A restore that could not be planned.
+    pub(crate) fn no_plan(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt => {
+                let advice = "nothing was written; imager verify names what is affected; try an earlier capture";
+                Self::new(3, error, advice)
+            }
+            _ => error.into(),
+        }
+    }
+
     /// A restore that would not or could not be done.
     pub(crate) fn damaged_or_refused(error: Error) -> Self {
         match error.kind() {

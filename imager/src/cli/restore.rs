@@ -32,7 +32,7 @@ pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure>
         erase_files: options.yes,
         repository: Some(session::location(global)?.path().to_owned()),
     };
-    let mut plan = plan::plan(&repository, &manifest, &request).map_err(Failure::damaged_or_refused)?;
+    let mut plan = plan::plan(&repository, &manifest, &request).map_err(Failure::no_plan)?;
     plan.warnings.append(&mut warnings);
     let shown = plan_text(&plan, &manifest);
     if options.plan {

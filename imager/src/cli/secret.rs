@@ -1,14 +1,17 @@
 //! Passphrases: from the environment, a file, a command, or asked for; never from the command line.
 
-use imager_units::{Context, Error, ErrorKind, Result};
+use super::failure::Failure;
+use imager_units::{Context, Error, ErrorKind};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Command;
 
+type Result<T> = std::result::Result<T, Failure>;
+
 /// The passphrase, from where it is configured; asked for on a terminal otherwise.
 ///
 /// # Errors
-/// `Denied` when there is none; `Io` when it cannot be read.
+/// Status 12 when there is none and nobody to ask; `Io` when it cannot be read.
 pub(crate) fn passphrase(prompt: &str) -> Result<Vec<u8>> {
     match configured()? {
         Some(secret) => Ok(secret),
@@ -19,7 +22,7 @@ pub(crate) fn passphrase(prompt: &str) -> Result<Vec<u8>> {
 /// A new passphrase, asked for twice.
 ///
 /// # Errors
-/// As `passphrase`; `Invalid` when the two differ or it is empty.
+/// As `passphrase`; usage when the two differ or it is empty.
 pub(crate) fn new_passphrase() -> Result<Vec<u8>> {
     if let Some(secret) = configured()? {
         return not_empty(secret);
@@ -41,14 +44,14 @@ pub(crate) fn another_passphrase(file: Option<&Path>) -> Result<Vec<u8>> {
 fn asked_twice() -> Result<Vec<u8>> {
     let first = ask("New passphrase: ")?;
     if ask("Again: ")? != first {
-        return Err(Error::new(ErrorKind::Invalid, "the two passphrases differ"));
+        return Err(Failure::usage("the two passphrases differ"));
     }
     not_empty(first)
 }
 
 fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
     if secret.is_empty() {
-        Err(Error::new(ErrorKind::Invalid, "an empty passphrase protects nothing"))
+        Err(Failure::usage("an empty passphrase protects nothing"))
     } else {
         Ok(secret)
     }
@@ -71,13 +74,14 @@ fn configured() -> Result<Option<Vec<u8>>> {
         .context(|| "running IMAGER_PASSWORD_COMMAND".to_owned())?;
     if !output.status.success() {
         let what = format!("IMAGER_PASSWORD_COMMAND ended with {}", output.status);
-        return Err(Error::new(ErrorKind::Denied, what));
+        return Err(Failure::new(12, Error::new(ErrorKind::Denied, what), "run it by hand and see what it says"));
     }
     Ok(Some(first_line(output.stdout)))
 }
 
 fn from_file(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).context(|| format!("reading the passphrase from {}", file.display())).map(first_line)
+    let read = std::fs::read(file).context(|| format!("reading the passphrase from {}", file.display()))?;
+    Ok(first_line(read))
 }
 
 fn first_line(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -88,11 +92,10 @@ fn first_line(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn ask(prompt: &str) -> Result<Vec<u8>> {
     if !std::io::stdin().is_terminal() {
-        let what =
-            "a passphrase is needed: set IMAGER_PASSWORD_FILE, IMAGER_PASSWORD_COMMAND or IMAGER_PASSWORD";
-        return Err(Error::new(ErrorKind::Denied, what));
+        let what = Error::new(ErrorKind::Denied, "a passphrase is needed, and there is nobody to ask");
+        let advice = "set IMAGER_PASSWORD_FILE, IMAGER_PASSWORD_COMMAND or IMAGER_PASSWORD";
+        return Err(Failure::new(12, what, advice));
     }
-    rpassword::prompt_password(prompt)
-        .map(String::into_bytes)
-        .context(|| "asking for the passphrase".to_owned())
+    let asked = rpassword::prompt_password(prompt).context(|| "asking for the passphrase".to_owned())?;
+    Ok(asked.into_bytes())
 }

@@ -253,7 +253,7 @@ fn in_place(
     let size = ByteLen::new(disk.size_bytes);
     let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
     if extend_to.is_none() && end.get() > target.geometry.size.get() {
-        return Err(denied(&target, format!("is smaller than the volumes need ({end})")));
+        return Err(denied(&target, format!("is smaller than the volumes need ({})", ByteLen::new(end.get()))));
     }
     let seen = match target.survey(disk.number) {
         Ok(seen) => seen,
@@ -342,7 +342,7 @@ fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
     }
     let size =
         target.geometry.size.max(if target.is_block { ByteLen::ZERO } else { ByteLen::new(disk.size_bytes) });
-    let table = captured_table(disk)?.moved_to(size).map_err(|e| e.within(too_small(&target)))?;
+    let table = captured_table(disk)?.moved_to(size).map_err(|e| too_small(&target, e))?;
     let there = imager_disk::table::read(&*target.reader).ok().filter(|there| there.kind != TableKind::None);
     if there.is_some_and(|there| there.entries != table.entries) {
         let what = "has a partition table that differs from the captured one: it is not lost. Is it the right disk? \
@@ -358,8 +358,13 @@ fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
     Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: false, swap_resets, untouched, extend_to })
 }
 
-fn too_small(target: &Target) -> String {
-    format!("{} cannot hold the captured table", target.path.display())
+/// A table that does not fit onto the disk; that is the wrong disk, not a share without room.
+fn too_small(target: &Target, error: Error) -> Error {
+    let what = format!("{} cannot hold the captured table", target.path.display());
+    match error.kind() {
+        ErrorKind::OutOfSpace => Error::with_source(ErrorKind::Denied, what, error),
+        _ => error.within(what),
+    }
 }
 
 fn bare_metal(
@@ -378,11 +383,11 @@ fn bare_metal(
     }
     let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
     if end.get() > final_size.get() {
-        return Err(denied(&target, format!("is smaller than its volumes need ({end})")));
+        return Err(denied(&target, format!("is smaller than its volumes need ({})", ByteLen::new(end.get()))));
     }
     let table = match disk.table.kind.as_str() {
         "none" => None,
-        _ => Some(captured_table(disk)?.moved_to(final_size).map_err(|e| e.within(too_small(&target)))?),
+        _ => Some(captured_table(disk)?.moved_to(final_size).map_err(|e| too_small(&target, e))?),
     };
     check_volumes(disk, table.as_ref(), &volumes)?;
     check_erasable(&target, request)?;
