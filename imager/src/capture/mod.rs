@@ -113,8 +113,10 @@ pub fn run(
 fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
     names::check_machine(&options.machine)?;
     let (headers, damaged) = captures::headers(repository, &options.machine)?;
-    // A damaged manifest has taken a number that nobody can read; it is not taken twice.
-    let taken = headers.last().map_or(0, |newest| newest.sequence).saturating_add(damaged.len() as u64);
+    // A damaged manifest that is newer has taken a number that nobody can read; it is not taken twice. Names sort by time.
+    let newest = headers.last().map(captures::name_of).unwrap_or_default();
+    let lost = damaged.iter().filter(|damaged| **damaged > newest).count() as u64;
+    let taken = headers.last().map_or(0, |newest| newest.sequence).saturating_add(lost);
     let differential = options.kind == Some(Kind::Differential);
     let wanted = |header: &Header| !differential || header.kind == Kind::Full;
     let parent = captures::newest_readable(repository, &headers, wanted)?;
@@ -217,11 +219,7 @@ impl<'r> Mapping<'r> {
     fn book(&mut self, output: &Output) {
         self.cost.read_bytes += output.read.get();
         self.lost.extend(output.unreadable.iter());
-        for (_, found) in &output.blocks {
-            if let worker::Found::New { len, .. } = found {
-                self.cost.new_bytes += u64::from(*len);
-            }
-        }
+        self.cost.new_bytes += output.new.get();
     }
 }
 

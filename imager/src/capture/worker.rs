@@ -26,6 +26,8 @@ pub struct Output {
     pub frames: Vec<(Vec<u8>, Vec<Item>)>,
     /// Bytes read from the source.
     pub read: ByteLen,
+    /// Bytes of blocks that the repository does not have.
+    pub new: ByteLen,
     /// Bytes of the unit that count.
     pub used: ByteLen,
     /// Parts that could not be read.
@@ -45,8 +47,6 @@ pub enum Found {
         frame: usize,
         /// Where in it.
         at: u32,
-        /// How long.
-        len: u32,
         /// Which parts it speaks of.
         mask: Mask,
         /// Which parts could not be read.
@@ -194,8 +194,9 @@ impl<'a, 'r> Worker<'a, 'r> {
                 let at = u32::try_from(self.raw.len()).unwrap_or(u32::MAX);
                 let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
                 self.raw.extend_from_slice(block);
+                output.new = output.new.saturating_add(ByteLen::of(block));
                 self.items.push(Item { id: id.0, len });
-                Ok(Found::New { id, frame: output.frames.len(), at, len, mask, unreadable })
+                Ok(Found::New { id, frame: output.frames.len(), at, mask, unreadable })
             }
         }
     }
@@ -233,7 +234,7 @@ impl Found {
     /// The same content with other masks.
     fn with_masks(self, mask: Mask, unreadable: Mask) -> Self {
         match self {
-            Self::New { id, frame, at, len, .. } => Self::New { id, frame, at, len, mask, unreadable },
+            Self::New { id, frame, at, .. } => Self::New { id, frame, at, mask, unreadable },
             Self::Draft(Draft::New { id, place, .. }) => {
                 Self::Draft(Draft::New { id, place, mask, unreadable })
             }
