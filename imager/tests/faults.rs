@@ -99,7 +99,7 @@ fn every_call_of_a_capture_fails(kind: Option<Kind>) -> (u64, u64) {
             failures += u64::from(attempt.is_err());
             // Whatever is published is whole. A manifest whose put succeeded and whose answer was lost is published.
             let repository = open(Arc::clone(&store)).unwrap();
-            let cut = cut_manifests(&repository);
+            assert_only_cut_manifests_are_damaged(&repository);
             let published = verify_listed(&repository);
             let answer_lost = matches!(fault, StoreFault::FailsAfter { .. });
             let expected = 1 + usize::from(attempt.is_ok() || (answer_lost && published.len() == 2));
@@ -110,7 +110,7 @@ fn every_call_of_a_capture_fails(kind: Option<Kind>) -> (u64, u64) {
             }
             let again = capture(&repository, after.clone(), kind)
                 .unwrap_or_else(|error| panic!("the next run after {fault:?}: {error:?}"));
-            assert_eq!(again.header.sequence, (published.len() + cut) as u64 + 1, "{fault:?}");
+            assert!(again.header.sequence > published.last().unwrap().header.sequence, "{fault:?}");
             assert_restores(&store, &again, &after);
             assert_restores(&store, &first, &before);
             verify_listed(&repository);
@@ -120,12 +120,12 @@ fn every_call_of_a_capture_fails(kind: Option<Kind>) -> (u64, u64) {
 }
 
 /// A share that leaves part of an object under its name may do so with a manifest, too: it is then damaged, and no
-/// more than that. Says how many are.
-fn cut_manifests(repository: &Repository) -> usize {
-    let listed = listed(repository);
-    let damaged: Vec<_> = listed.iter().filter_map(|listed| listed.manifest.as_ref().err()).collect();
-    assert!(damaged.iter().all(|error| error.kind() == ErrorKind::Corrupt), "{damaged:?}");
-    damaged.len()
+/// more than that.
+fn assert_only_cut_manifests_are_damaged(repository: &Repository) {
+    for listed in listed(repository) {
+        let kind = listed.manifest.as_ref().err().map(imager_units::Error::kind);
+        assert!(matches!(kind, None | Some(ErrorKind::Corrupt)), "{:?}", listed.manifest);
+    }
 }
 
 #[test]

@@ -16,13 +16,16 @@ pub(crate) struct Layout {
     pub(crate) reserved: u64,
     /// Where the copy of the boot sector lies, in sectors, below `reserved`.
     pub(crate) backup: u64,
+    /// By how many sectors clusters lie beside the multiples of their size, which makes the grain of masks finer.
+    pub(crate) skew: u64,
     /// Bytes behind the last cluster.
     pub(crate) tail: u64,
 }
 
 impl Layout {
     /// A few clusters of 4 KiB with the backup in the first mebibyte.
-    pub(crate) const SMALL: Self = Self { cluster: 4096, clusters: 400, reserved: 33, backup: 6, tail: 777 };
+    pub(crate) const SMALL: Self =
+        Self { cluster: 4096, clusters: 400, reserved: 33, backup: 6, skew: 0, tail: 777 };
 }
 
 /// The volume.
@@ -37,7 +40,7 @@ impl FatVolume {
     pub(crate) fn new(layout: Layout) -> Self {
         let table_sectors = ((layout.clusters + 2) * 4).div_ceil(512);
         let per_cluster = layout.cluster / 512;
-        let data = (layout.reserved + 2 * table_sectors).next_multiple_of(per_cluster);
+        let data = (layout.reserved + 2 * table_sectors).next_multiple_of(per_cluster) + layout.skew;
         let reserved = data - 2 * table_sectors;
         let size = data * 512 + layout.clusters * layout.cluster + layout.tail;
         let disk = MemoryDisk::new(ByteLen::new(size), SectorSize::B512);
