@@ -18,7 +18,6 @@ pub use report::{Affected, CaptureReport, Damaged, Fault, Status, VerifyReport, 
 
 use crate::captures::{self, Selector};
 use crate::clock;
-use crate::map::MapReader;
 use crate::monitor::{Monitor, check_cancelled};
 use crate::pipeline::{Width, ordered};
 use crate::repository::{Repository, object};
@@ -34,8 +33,17 @@ use std::time::Instant;
 use visitors::{Collector, Inspector, Losses, Needed, Proof};
 use walk::{Known, Visitor, Walk};
 
-/// How many sound blocks are remembered until the maps are compared with them: 32 MiB, 256 GiB of full blocks.
-const MOST_BLOCKS: usize = 4 << 20;
+/// How much is kept in memory at once.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Packs of one round.
+    packs: usize,
+    /// Sound blocks, until the maps are compared with them.
+    blocks: usize,
+}
+
+/// About 35 MiB of names for 8 TiB of packs, and 32 MiB for 256 GiB of full blocks.
+const LIMITS: Limits = Limits { packs: 500_000, blocks: 4 << 20 };
 /// What a mark on a pack says; always the same, so that marking twice is no contradiction.
 const MARK: &[u8] = b"imager verify found this pack damaged\n";
 
@@ -115,11 +123,22 @@ pub fn run(
     options: Options,
     monitor: &dyn Monitor,
 ) -> Result<VerifyReport> {
+    within(LIMITS, repository, scope, options, monitor)
+}
+
+fn within(
+    limits: Limits,
+    repository: &Repository,
+    scope: Scope<'_>,
+    options: Options,
+    monitor: &dyn Monitor,
+) -> Result<VerifyReport> {
     let started = Instant::now();
     let objects = objects(repository, scope)?;
     let (known, findings) = (Known::default(), Findings::new());
-    let mut verify = Verify { repository, objects, monitor, known, findings };
+    let mut verify = Verify { repository, objects, limits, monitor, known, findings };
     verify.rounds(options.depth)?;
+    verify.forget();
     if options.mark == Mark::Damaged {
         verify.mark()?;
     }
@@ -168,6 +187,7 @@ fn listed(repository: &Repository, folder: &str, id: &str) -> Result<Vec<String>
 struct Verify<'r> {
     repository: &'r Repository,
     objects: Vec<String>,
+    limits: Limits,
     monitor: &'r dyn Monitor,
     known: Known,
     findings: Findings,
@@ -178,7 +198,7 @@ impl<'r> Verify<'r> {
         let mut after = None;
         loop {
             self.monitor.phase("reading block maps", None);
-            let mut needed = Needed::new(after);
+            let mut needed = Needed::new(after, self.limits.packs);
             self.collect(&mut needed, after.is_none())?;
             let ((packs, bytes), more, last) = (needed.totals(), needed.more, needed.last());
             self.findings.packs += packs;
@@ -196,7 +216,7 @@ impl<'r> Verify<'r> {
 
     /// Reads every manifest and every map; the first time it says what is wrong with them.
     fn collect(&mut self, needed: &mut Needed, first: bool) -> Result<()> {
-        self.known = Known::default();
+        self.forget();
         self.each(|verify, object, read| {
             let manifest = match read {
                 Ok(manifest) => manifest,
@@ -221,11 +241,24 @@ impl<'r> Verify<'r> {
         })
     }
 
+    /// Begins another walk through all maps.
+    fn forget(&mut self) {
+        let flickered = std::mem::take(&mut self.known).flickered;
+        if flickered > 0 {
+            let what = format!("{flickered} map nodes were read wrong once and right the second time");
+            self.findings.warnings.push(what);
+        }
+    }
+
     /// Reads the manifests one after the other.
     fn each(&mut self, mut work: impl FnMut(&mut Self, &str, Result<Manifest>) -> Result<()>) -> Result<()> {
         for object in std::mem::take(&mut self.objects) {
             check_cancelled(self.monitor)?;
-            match captures::read(self.repository, &object) {
+            let read = match captures::read(self.repository, &object) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => captures::read(self.repository, &object),
+                read => read,
+            };
+            match read {
                 // Revoked, or pruned meanwhile: there is no such capture.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if !walk::is_damage(&error) => return Err(error),
@@ -239,8 +272,7 @@ impl<'r> Verify<'r> {
     }
 
     fn walk(&mut self, stream: &Stream<'_>, visitor: &mut dyn Visitor) -> Result<()> {
-        let map = MapReader::new(self.repository.frames()?, stream.map)?;
-        Walk::new(map, &mut self.known, visitor, self.monitor).run()
+        Walk::new(self.repository, stream.map, &mut self.known, visitor, self.monitor)?.run()
     }
 
     fn book(&mut self, manifest: &Manifest, stream: &Stream<'_>, losses: Losses) {
@@ -314,9 +346,10 @@ impl<'r> Verify<'r> {
         mut each: impl FnMut(&mut Findings, Checked),
     ) -> Result<()> {
         let (gate, found) = (Gate::default(), AtomicUsize::new(0));
-        let (repository, monitor, findings) = (self.repository, self.monitor, &mut self.findings);
+        let (repository, monitor, limits) = (self.repository, self.monitor, self.limits);
+        let findings = &mut self.findings;
         let units = std::iter::from_fn(|| {
-            let room = found.load(Ordering::Relaxed) < MOST_BLOCKS;
+            let room = found.load(Ordering::Relaxed) < limits.blocks;
             if room { packs.next().map(Ok) } else { None }
         });
         let make = || {
@@ -337,7 +370,7 @@ impl<'r> Verify<'r> {
 
     /// Goes through all maps and says what is not where they say.
     fn inspect(&mut self, proof: &Proof<'_>) -> Result<()> {
-        self.known = Known::default();
+        self.forget();
         self.each(|verify, _, read| {
             // One that cannot be read now could not be read before, and was reported.
             let Ok(manifest) = read else { return Ok(()) };
@@ -376,3 +409,6 @@ fn record(findings: &mut Findings, checked: Checked) {
         None => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

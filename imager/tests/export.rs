@@ -11,11 +11,13 @@ mod captured;
 use captured::{Fixture, MAKERS, MIB, PARTITIONS, command, have, run, text};
 use imager::export::{self, Format, Subject};
 use imager::monitor::Silent;
+use imager::repository::{Found, Repository};
 use imager::view::{CaptureView, Status};
 use imager_disk::{ReadAt, Window};
 use imager_image::manifest::Manifest;
 use imager_image::names;
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, ExtentSet};
+use netshare_store::{DirStore, FaultyStore, StoreFault};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -231,6 +233,36 @@ fn nothing_is_replaced_and_nothing_is_left_of_a_failure() {
         assert_eq!(attempt(format, &Silent::default()), ErrorKind::Corrupt);
     }
     assert_eq!(names(), before);
+}
+
+#[test]
+fn a_share_that_fails_at_any_call_leaves_no_file() {
+    if !have(&MAKERS) {
+        return;
+    }
+    let fixture = Fixture::new();
+    let manifest = fixture.capture();
+    let target = fixture.path("target");
+    let attempt = |faults: &[StoreFault]| {
+        let store =
+            Arc::new(FaultyStore::new(DirStore::open(&fixture.path("repo")).unwrap(), faults.to_vec()));
+        let Found::Open(repository) = Repository::find(store.clone()).unwrap() else { unreachable!() };
+        let subject = Subject::Volume("2".to_owned());
+        let done = export::run(&repository, &manifest, &subject, &target, Format::Qcow2, &Silent::default());
+        (done.map(drop), store.calls())
+    };
+    let (done, calls) = attempt(&[]);
+    done.unwrap();
+    fs::remove_file(&target).unwrap();
+    assert!(calls > 20);
+    // The first call opens the repository. How many there are depends on how threads meet, hence not the last ones.
+    for nth in (2..calls - 5).step_by(4) {
+        let (done, _) = attempt(&[StoreFault::Fails { nth, kind: ErrorKind::Io }]);
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Io, "call {nth}");
+        let left: Vec<_> =
+            fs::read_dir(fixture.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().contains("target")), "{left:?}");
+    }
 }
 
 /// A small file system, gone with the value.

@@ -12,11 +12,9 @@ use imager_image::{BlockId, MaskUnit, PackId};
 use imager_units::{ByteLen, Error, Extent, ExtentSet, Result};
 use std::collections::BTreeMap;
 
-/// How many packs are looked at in one round: about 35 MiB of names, 8 TiB of packs.
-const MOST_PACKS: usize = 500_000;
-
 /// The packs of one round: those that come next in the order of their ids.
 pub(super) struct Needed {
+    most: usize,
     after: Option<PackId>,
     packs: BTreeMap<PackId, (u32, PackKind)>,
     /// There are more behind the last.
@@ -24,9 +22,9 @@ pub(super) struct Needed {
 }
 
 impl Needed {
-    /// None so far, and only such as come after `after`.
-    pub(super) fn new(after: Option<PackId>) -> Self {
-        Self { after, packs: BTreeMap::new(), more: false }
+    /// None so far, and only such as come after `after`, at most `most`.
+    pub(super) fn new(after: Option<PackId>, most: usize) -> Self {
+        Self { most, after, packs: BTreeMap::new(), more: false }
     }
 
     fn add(&mut self, pack: PackRef, kind: PackKind) {
@@ -34,7 +32,7 @@ impl Needed {
             return;
         }
         self.packs.entry(pack.id).or_insert((pack.len, kind));
-        if self.packs.len() > MOST_PACKS {
+        if self.packs.len() > self.most {
             self.packs.pop_last();
             self.more = true;
         }

@@ -3,6 +3,8 @@
 
 use crate::map::{FANOUT, MapReader, Piece, block_extent};
 use crate::monitor::{Monitor, check_cancelled};
+use crate::repository::Repository;
+use imager_image::manifest::Map;
 use imager_image::node::{Child, Entry, Location, blocks_under, root_level};
 use imager_image::{MaskUnit, NodeId};
 use imager_units::{ByteOffset, Error, ErrorKind, Extent, Result};
@@ -30,10 +32,14 @@ pub(super) trait Visitor {
 #[derive(Default)]
 pub(super) struct Known {
     sound: HashSet<u128>,
+    /// How many nodes were read wrong once and right the second time.
+    pub(super) flickered: u64,
 }
 
 /// One walk through one map.
 pub(super) struct Walk<'a, 'r> {
+    repository: &'r Repository,
+    described: &'a Map,
     map: MapReader<'r>,
     known: &'a mut Known,
     visitor: &'a mut dyn Visitor,
@@ -42,12 +48,14 @@ pub(super) struct Walk<'a, 'r> {
 
 impl<'a, 'r> Walk<'a, 'r> {
     pub(super) fn new(
-        map: MapReader<'r>,
+        repository: &'r Repository,
+        described: &'a Map,
         known: &'a mut Known,
         visitor: &'a mut dyn Visitor,
         monitor: &'a dyn Monitor,
-    ) -> Self {
-        Self { map, known, visitor, monitor }
+    ) -> Result<Self> {
+        let map = MapReader::new(repository.frames()?, described)?;
+        Ok(Self { repository, described, map, known, visitor, monitor })
     }
 
     /// Visits every node that is not known to be sound.
@@ -59,6 +67,20 @@ impl<'a, 'r> Walk<'a, 'r> {
         match self.map.child(top, 0)? {
             Some(root) if self.map.blocks() > 0 => self.subtree(top, 0, root).map(drop),
             _ => Ok(()),
+        }
+    }
+
+    /// Asks the map; what seems damaged is read once more, since a wire that errs is no damage to the repository.
+    fn ask<T>(&mut self, question: impl Fn(&mut MapReader<'r>) -> Result<T>) -> Result<T> {
+        match question(&mut self.map) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                // The reader of frames would remember the bytes it has.
+                self.map = MapReader::new(self.repository.frames()?, self.described)?;
+                let answer = question(&mut self.map)?;
+                self.known.flickered += 1;
+                Ok(answer)
+            }
+            answer => answer,
         }
     }
 
@@ -81,7 +103,7 @@ impl<'a, 'r> Walk<'a, 'r> {
 
     fn leaf(&mut self, index: u64, location: &Location) -> Result<bool> {
         let first = index.saturating_mul(FANOUT);
-        match self.map.at(first) {
+        match self.ask(|map| map.at(first)) {
             Ok((Piece::Leaf(entries), _)) => self.visitor.leaf(first, &entries),
             Ok(_) => Ok(true),
             Err(error) => self.lost(0, index, location, error),
@@ -94,7 +116,7 @@ impl<'a, 'r> Walk<'a, 'r> {
         let count = self.map.blocks().div_ceil(blocks_under(below)).saturating_sub(first).min(FANOUT);
         let mut sound = true;
         for at in first..first.saturating_add(count) {
-            match self.map.child(below, at) {
+            match self.ask(|map| map.child(below, at)) {
                 Ok(Some(child)) => sound &= self.subtree(below, at, child)?,
                 Ok(None) => {}
                 // All children come from the same node: if one is not to be had, none is.
