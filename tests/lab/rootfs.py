@@ -1,5 +1,6 @@
 """The OS of the lab's servers: installed once by mmdebstrap, kept as a compressed tarball."""
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -29,6 +30,13 @@ CAP_NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")  # vfs_c
 
 
 def tarball(variant, cache, say):
+    """The path of the tarball; made first where it is absent. Who comes while another makes it waits."""
+    with open(cache / f"os-{variant}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find_or_install(variant, cache, say)
+
+
+def find_or_install(variant, cache, say):
     packages, suite = PACKAGES[variant], debian_suite()
     key = hashlib.sha256("\n".join([suite, *packages, GRUB_HOOK]).encode()).hexdigest()[:12]
     path = cache / f"os-{variant}-{key}.tar.zst"
