@@ -19,6 +19,7 @@ use imager_image::{CaptureId, names};
 use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const READ: Options = Options { depth: Depth::ReadData, mark: Mark::Leave };
@@ -325,29 +326,35 @@ fn a_marked_pack_is_stored_again_by_the_next_capture() {
     if !have(&MAKERS) {
         return;
     }
-    let fixture = Fixture::with_secret(Some(b"secret"));
+    for secret in [None, Some(&b"secret"[..])] {
+        a_marked_pack_is_stored_again(&Fixture::with_secret(secret));
+    }
+}
+
+fn a_marked_pack_is_stored_again(fixture: &Fixture) {
+    let verified = |mark| {
+        let options = Options { mark, ..READ };
+        verify::run(&fixture.repository, Scope::All, options, &Silent::default()).unwrap()
+    };
     let first = fixture.capture();
-    let (data, _) = packs(&fixture, &first);
-    let path = fixture.object(&names::pack(data[0].id));
-    let len = fs::metadata(&path).unwrap().len();
-    let _damaged = Damaged::new(&path, Damage::Flip(len / 2));
-    let marked = verify::run(
-        &fixture.repository,
-        Scope::All,
-        Options { mark: Mark::Damaged, ..READ },
-        &Silent::default(),
-    );
-    assert_eq!(marked.unwrap().marked, [names::marker(names::DAMAGED, data[0].id)]);
-    let second = fixture.capture();
-    let report = check(&fixture, READ);
-    let status = |id| report.captures.iter().find(|c| c.capture == id).unwrap().status;
-    assert_eq!((status(first.header.id), status(second.header.id)), (Status::Damaged, Status::Ok));
-    // Marking again changes nothing.
-    let again = verify::run(
-        &fixture.repository,
-        Scope::All,
-        Options { mark: Mark::Damaged, ..READ },
-        &Silent::default(),
-    );
-    assert_eq!(again.unwrap().marked.len(), 1);
+    let (data, map) = packs(fixture, &first);
+    let mut marks = Vec::new();
+    // A pack of blocks, then one of nodes too.
+    for pack in [data[0], map[0]] {
+        let path = fixture.object(&names::pack(pack.id));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[200] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        marks.push(names::marker(names::DAMAGED, pack.id));
+        marks.sort();
+        assert_eq!(verified(Mark::Damaged).marked, marks);
+        let next = fixture.capture();
+        // Marking again changes nothing.
+        let report = verified(Mark::Damaged);
+        assert_eq!(report.marked, marks);
+        let status = |id| report.captures.iter().find(|c| c.capture == id).unwrap().status;
+        assert_eq!(status(next.header.id), Status::Ok);
+        assert_eq!(status(first.header.id), Status::Damaged);
+    }
 }
