@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure> {
     let monitor = Shown::new(global);
     let paths: Vec<_> = options.disks.iter().map(|name| session::disk(name)).collect::<Result<_, _>>()?;
+    check_distinct(&paths)?;
     let is_block = paths.iter().map(|path| is_block(path)).collect::<Result<Vec<_>, _>>()?.contains(&true);
     let machine = match &options.machine {
         Some(machine) => machine.clone(),
@@ -73,6 +74,15 @@ fn open_all(paths: &[PathBuf], sector: Option<SectorSize>) -> Result<Vec<survey:
 
 fn is_block(path: &Path) -> Result<bool, Error> {
     Ok(Device::open(path, Access::Read, None)?.is_block())
+}
+
+/// A disk that is named twice, perhaps by two names, would be two disks in the image.
+fn check_distinct(paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen = std::collections::HashSet::new();
+    match paths.iter().find(|path| !seen.insert(path.canonicalize().unwrap_or_else(|_| (*path).clone()))) {
+        Some(twice) => Err(Failure::usage(format!("{} is named twice", twice.display()))),
+        None => Ok(()),
+    }
 }
 
 /// Who may write to the disks while they are read.

@@ -53,11 +53,12 @@ impl DirStore {
             }
             found => found.context(say)?,
         };
-        let handle = File::open(&root).context(say)?;
-        let metadata = handle.metadata().context(say)?;
-        if !metadata.is_dir() {
+        // Looked at before it is opened: opening a pipe waits for whoever is at its other end.
+        if !fs::metadata(&root).context(say)?.is_dir() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is no folder", path.display())));
         }
+        let handle = File::open(&root).context(say)?;
+        let metadata = handle.metadata().context(say)?;
         let settled = Mutex::default();
         Ok(Self { root, _handle: handle, device: metadata.dev(), settled, links: Links::Tried })
     }
