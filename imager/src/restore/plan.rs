@@ -467,6 +467,14 @@ fn contents(target: &Target) -> Result<Option<String>> {
 
 /// Reads a whole map and checks that every pack it refers to is there; says how many bytes have content.
 fn preflight(repository: &Repository, map: &Map) -> Result<ByteLen> {
+    read_whole_map(repository, map).map_err(|error| match error.kind() {
+        // A pack of the map that is gone is damage, not a name that somebody mistyped.
+        ErrorKind::NotFound => Error::with_source(ErrorKind::Corrupt, "a pack of its map is missing", error),
+        _ => error,
+    })
+}
+
+fn read_whole_map(repository: &Repository, map: &Map) -> Result<ByteLen> {
     let mut packs: HashSet<PackRef> = HashSet::new();
     let mut reader = MapReader::new(repository.frames()?, map)?;
     let total = content_bytes(&mut reader)?;
