@@ -154,19 +154,7 @@ impl DiskRun<'_> {
         let writable = [planned.as_slice(), resets.as_slice()].concat();
         let _shield = if by_partition { Some(Shield::raise(target, &writable)?) } else { None };
         let whole = if by_partition { None } else { Some(Arc::new(self.open_whole()?)) };
-        // The system last: until then the machine does not boot.
-        let (boot, others): (Vec<_>, Vec<_>) =
-            self.plan.volumes.iter().partition(|planned| planned.volume.role == Role::Boot);
-        for planned in others.into_iter().chain(boot) {
-            let outcome = match &whole {
-                Some(whole) => self.volume(planned, &window(whole, planned.extent)?)?,
-                None => {
-                    let node = target.partition(planned.extent)?;
-                    self.volume(planned, &self.open(&node.path)?)?
-                }
-            };
-            self.book(planned, &outcome, report);
-        }
+        // First of all: a system that is put back must never wake up with the memory of another one, wherever this stops.
         for reset in &self.plan.swap_resets {
             let write = |target: &dyn WriteAt| -> Result<()> {
                 target.write_all_at(ByteOffset::ZERO, &reset.page)?;
@@ -178,6 +166,19 @@ impl DiskRun<'_> {
             }
             report.written_bytes += reset.page.len() as u64;
             report.warnings.push(format!("the hibernated system in swap volume {} was discarded", reset.key));
+        }
+        // What boots last: until then the machine does not.
+        let (boot, others): (Vec<_>, Vec<_>) =
+            self.plan.volumes.iter().partition(|planned| planned.volume.role == Role::Boot);
+        for planned in others.into_iter().chain(boot) {
+            let outcome = match &whole {
+                Some(whole) => self.volume(planned, &window(whole, planned.extent)?)?,
+                None => {
+                    let node = target.partition(planned.extent)?;
+                    self.volume(planned, &self.open(&node.path)?)?
+                }
+            };
+            self.book(planned, &outcome, report);
         }
         if self.plan.boot_code && !report.is_damaged {
             let whole = match whole {

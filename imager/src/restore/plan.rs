@@ -253,7 +253,10 @@ fn in_place(
     let size = ByteLen::new(disk.size_bytes);
     let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
     if extend_to.is_none() && end.get() > target.geometry.size.get() {
-        return Err(denied(&target, format!("is smaller than the volumes need ({})", ByteLen::new(end.get()))));
+        return Err(denied(
+            &target,
+            format!("is smaller than the volumes need ({})", ByteLen::new(end.get())),
+        ));
     }
     let seen = match target.survey(disk.number) {
         Ok(seen) => seen,
@@ -261,6 +264,13 @@ fn in_place(
             // What is there is no sound table; a bare filesystem overwrites it.
             warnings.push(format!("{}: {error}", target.path.display()));
             survey::survey(Vec::new(), &survey::Assigned::new())?
+        }
+        // An empty file holds nothing and is extended.
+        Err(_) if target.geometry.size.is_zero() && !is_divided => {
+            survey::survey(Vec::new(), &survey::Assigned::new())?
+        }
+        Err(error) if target.geometry.size.is_zero() => {
+            return Err(Error::with_source(ErrorKind::Denied, lost_table(&target), error));
         }
         Err(error) => return Err(error.within(lost_table(&target))),
     };
@@ -383,7 +393,10 @@ fn bare_metal(
     }
     let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
     if end.get() > final_size.get() {
-        return Err(denied(&target, format!("is smaller than its volumes need ({})", ByteLen::new(end.get()))));
+        return Err(denied(
+            &target,
+            format!("is smaller than its volumes need ({})", ByteLen::new(end.get())),
+        ));
     }
     let table = match disk.table.kind.as_str() {
         "none" => None,
