@@ -92,8 +92,11 @@ where
                 break;
             }
         }
+        // A sink that panics must not leave the workers waiting for their turn.
+        let guard = StopOnPanic(shared);
         let outcome = shared.hand_on(sink);
         shared.stop();
+        drop(guard);
         outcome
     })
 }
@@ -264,6 +267,23 @@ mod tests {
             },
         );
         assert!(result.is_ok());
+    }
+
+    #[test]
+    fn a_sink_that_panics_is_not_a_hang() {
+        let outcome = std::panic::catch_unwind(|| {
+            ordered(
+                "test",
+                WIDTH,
+                (0..50).map(Ok),
+                || Ok(Ok),
+                |n: i32| {
+                    assert!(n < 20, "on purpose");
+                    Ok(())
+                },
+            )
+        });
+        assert!(outcome.is_err());
     }
 
     #[test]
