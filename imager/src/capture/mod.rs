@@ -23,7 +23,7 @@ use blocks::Blocks;
 use dedup::Dedup;
 use imager_image::manifest::{Consistency, Cost, Header, Kind, Manifest, Map, Problem};
 use imager_image::{CaptureId, Compression, index, names};
-use imager_units::{ByteLen, Error, ErrorKind, ExtentSet, Result};
+use imager_units::{ByteLen, Context, Error, ErrorKind, ExtentSet, Result};
 use packer::Packer;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -157,6 +157,9 @@ fn check_binding(options: &Options, known: Option<&Manifest>) -> Result<()> {
     }
 }
 
+/// A disk of which so much in a row cannot be read is gone, not damaged: a capture of nothing must not become the newest.
+const GONE_BYTES: ByteLen = ByteLen::new(256 << 20);
+
 /// What became of one stream.
 pub(crate) struct Written {
     pub(crate) map: Map,
@@ -169,6 +172,8 @@ struct Mapping<'r> {
     parent: Option<MapReader<'r>>,
     cost: Cost,
     lost: ExtentSet,
+    /// How much could not be read since something could.
+    lost_in_a_row: ByteLen,
 }
 
 fn write<'r>(
@@ -204,7 +209,7 @@ impl<'r> Mapping<'r> {
         let parent = stream.parent.map(|map| MapReader::new(repository.frames()?, map)).transpose()?;
         let builder = MapBuilder::new(stream.source.geometry().size, stream.unit);
         let cost = Cost { used_bytes: stream.used.total().get(), ..Cost::default() };
-        Ok(Self { builder, parent, cost, lost: ExtentSet::new() })
+        Ok(Self { builder, parent, cost, lost: ExtentSet::new(), lost_in_a_row: ByteLen::ZERO })
     }
 
     fn problems(&self, stream: &Stream<'_>) -> Vec<Problem> {
@@ -216,10 +221,21 @@ impl<'r> Mapping<'r> {
         lost.into_iter().collect()
     }
 
-    fn book(&mut self, output: &Output) {
+    fn book(&mut self, output: &Output) -> Result<()> {
         self.cost.read_bytes += output.read.get();
         self.lost.extend(output.unreadable.iter());
         self.cost.new_bytes += output.new.get();
+        let lost = output.unreadable.total();
+        if lost < output.used {
+            self.lost_in_a_row = ByteLen::ZERO;
+        }
+        self.lost_in_a_row = self.lost_in_a_row.saturating_add(lost);
+        if self.lost_in_a_row >= GONE_BYTES {
+            let at = self.lost.end();
+            let what = format!("{GONE_BYTES} before {at} cannot be read: the disk does not answer any more");
+            return Err(Error::new(ErrorKind::Io, what));
+        }
+        Ok(())
     }
 }
 
@@ -246,7 +262,7 @@ fn write_stream<'r>(
     ordered("capture", Width::for_this_machine(), units, make, |mut output: Output| {
         let places = packer.take(&mut output)?;
         let [.., current] = &mut *maps else { return Ok(()) };
-        current.book(&output);
+        current.book(&output).context(|| stream.label.clone())?;
         for &(first, count, child) in &output.runs {
             current.builder.put_run(first, count, child);
         }

@@ -146,8 +146,13 @@ impl<'a, 'r> Worker<'a, 'r> {
                     place.fill(0);
                     let from = at.saturating_since(task.extent.start()).get() / self.unit.bytes() as u64;
                     let from = usize::try_from(from).unwrap_or(128);
-                    bad.set(from, from + 1);
-                    lost.insert(piece);
+                    let mut this = Mask::NONE;
+                    this.set(from, from + 1);
+                    bad = bad.union(this);
+                    // What only the parent had is missed by nobody.
+                    if this.is_within(task.mask) {
+                        lost.insert(piece);
+                    }
                 }
                 at = end;
             }

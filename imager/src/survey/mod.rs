@@ -123,7 +123,15 @@ impl Survey {
         for (partition, extent) in parts {
             let key = volume_key(number, partition.as_ref().map_or(0, |p| p.number));
             let bytes: Arc<dyn ReadAt> = Arc::new(Window::part(Arc::clone(&device), extent)?);
-            let filesystem = imager_volume::probe(&*bytes).context(|| format!("volume {key}"))?;
+            let filesystem = match imager_volume::probe(&*bytes) {
+                // One bad sector must not keep a whole machine from being captured.
+                Err(error) if error.kind() == ErrorKind::Io => {
+                    let why = imager_volume::chain(&error);
+                    self.warnings.push(format!("volume {key} could not be read to see what is on it: {why}"));
+                    None
+                }
+                probed => probed.context(|| format!("volume {key}"))?,
+            };
             let name = name_of(&key, filesystem.as_ref(), partition.as_ref());
             self.volumes.push(Volume {
                 disk: number,
@@ -170,12 +178,18 @@ impl Survey {
 }
 
 impl Volume {
-    /// The bytes of it that count.
+    /// The bytes of it that count: all, if what says so cannot be read.
     ///
     /// # Errors
-    /// `Io` when it cannot be read.
+    /// Those of the disk, but for `Io`.
     pub fn used(&self) -> Result<UsedMap> {
-        imager_volume::used(&*self.bytes).context(|| format!("volume {}", self.key))
+        match imager_volume::used(&*self.bytes) {
+            Err(error) if error.kind() == ErrorKind::Io => {
+                let why = format!("its used map cannot be read: {}", imager_volume::chain(&error));
+                Ok(UsedMap::whole(self.extent.len(), why))
+            }
+            used => used.context(|| format!("volume {}", self.key)),
+        }
     }
 }
 

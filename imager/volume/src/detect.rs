@@ -8,15 +8,13 @@ use crate::ext::Ext;
 use crate::fat::Fat;
 use crate::other;
 use crate::swap::Swap;
-use crate::{Certainty, Filesystem, State, UsedBlocks, UsedMap};
+use crate::{Filesystem, State, UsedBlocks, UsedMap};
 use imager_disk::ReadAt;
-use imager_units::{ByteLen, ErrorKind, Result};
+use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
 static READERS: [&dyn UsedBlocks; 3] = [&Ext, &Fat, &Swap];
-/// The grain of a map that is the whole volume: a block of the image.
-const WHOLE_UNIT: ByteLen = ByteLen::new(65_536);
 
 struct Candidate {
     filesystem: Filesystem,
@@ -66,11 +64,7 @@ pub fn used(volume: &dyn ReadAt) -> Result<UsedMap> {
             format!("recognised as {} at once", kinds.join(" and "))
         }
     };
-    Ok(UsedMap {
-        extents: volume.geometry().extent().into(),
-        unit: WHOLE_UNIT,
-        certainty: Certainty::Whole(reason),
-    })
+    Ok(UsedMap::whole(volume.geometry().size, reason))
 }
 
 fn candidates(volume: &dyn ReadAt) -> Result<Vec<Candidate>> {
@@ -87,7 +81,7 @@ fn candidates(volume: &dyn ReadAt) -> Result<Vec<Candidate>> {
 }
 
 /// An error with its causes in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -25,5 +25,5 @@ mod read;
 mod seam;
 pub mod swap;
 
-pub use detect::{probe, used};
+pub use detect::{chain, probe, used};
 pub use seam::{Certainty, Filesystem, State, UsedBlocks, UsedMap};

@@ -1,7 +1,7 @@
 //! What every filesystem module answers.
 
 use imager_disk::ReadAt;
-use imager_units::{ByteLen, ExtentSet, Result};
+use imager_units::{ByteLen, Extent, ExtentSet, Result};
 
 /// Whether a filesystem was left in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,16 @@ pub struct UsedMap {
     pub unit: ByteLen,
     /// Whether it is a map at all.
     pub certainty: Certainty,
+}
+
+/// The grain of a map that is the whole volume: a bad sector costs no more than a page.
+const WHOLE_UNIT: ByteLen = ByteLen::new(4096);
+
+impl UsedMap {
+    /// The map of a volume of `size` bytes of which everything counts, because of `reason`.
+    pub fn whole(size: ByteLen, reason: String) -> Self {
+        Self { extents: Extent::first(size).into(), unit: WHOLE_UNIT, certainty: Certainty::Whole(reason) }
+    }
 }
 
 /// One filesystem.
