@@ -57,7 +57,7 @@ fn to_text(report: &VerifyReport) -> String {
         Depth::Structure => "packs looked for, not read (--read-data reads them)".to_owned(),
     };
     out.push_str(&format!(
-        "{} captures, {} packs, {}, {read}, {:.1} s\n",
+        "captures: {}, packs: {}, {}, {read}, {:.1} s\n",
         report.captures.len(),
         report.packs,
         ByteLen::new(report.pack_bytes),

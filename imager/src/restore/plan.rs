@@ -4,6 +4,8 @@
 //! by what stays the same about them and the segments; not kernel names, nor what already matches: so it can be known
 //! beforehand and confirmed by a script.
 
+mod refuse;
+
 use super::target::Target;
 use super::work::content_bytes;
 use crate::map::MapReader;
@@ -17,6 +19,7 @@ use imager_image::pack::PackRef;
 use imager_image::{CaptureId, names};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use imager_volume::State;
+use refuse::{check_distinct, check_entries, check_erasable, check_volumes, denied, lost_table, too_small};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -155,19 +158,6 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
     Ok(plan)
 }
 
-fn check_distinct(request: &Request) -> Result<()> {
-    let mut paths = HashSet::new();
-    let mut numbers = HashSet::new();
-    for (number, path) in &request.targets {
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        if !paths.insert(path) || !numbers.insert(number) {
-            let what = "each captured disk goes to one target, and each target gets one disk";
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
-    }
-    Ok(())
-}
-
 /// Whether a person who says `key` means this volume.
 pub fn is_called(volume: &Volume, key: &str) -> bool {
     let part = volume.partition.as_ref().and_then(|p| p.unique_id.as_deref());
@@ -297,45 +287,6 @@ fn in_place(
     Ok(DiskPlan { disk, target, scope, volumes, table: None, boot_code, swap_resets, untouched, extend_to })
 }
 
-fn lost_table(target: &Target) -> String {
-    format!(
-        "{} has no usable partition table: --tables restores a lost table alone, --bare-metal makes the disk anew",
-        target.path.display()
-    )
-}
-
-fn denied(target: &Target, what: String) -> Error {
-    Error::new(ErrorKind::Denied, format!("{} {what}", target.path.display()))
-}
-
-/// Each planned volume must be in the target's table as it was captured: number, start, length, type and GUID.
-fn check_entries(seen: &survey::Survey, volumes: &[VolumePlan], target: &Target) -> Result<()> {
-    let table = seen.disks.first().map(|disk| &disk.table).ok_or_else(|| Error::corrupt("no disk"))?;
-    if table.kind == TableKind::None {
-        return Err(Error::new(ErrorKind::Denied, lost_table(target)));
-    }
-    for planned in volumes {
-        let Some(captured) = &planned.volume.partition else { continue };
-        let there = table.entries.iter().find(|entry| entry.number == captured.number);
-        let same = there.is_some_and(|there| {
-            there.extent == planned.extent
-                && there.type_id == captured.type_id
-                && there.unique_id == captured.unique_id
-        });
-        if !same {
-            let there =
-                there.map_or_else(|| "absent".to_owned(), |t| format!("{} of type {}", t.extent, t.type_id));
-            let what = format!(
-                "is divided otherwise: partition {} was {} of type {}, here it is {there}. Is it the right disk? \
-                 (--bare-metal makes it anew)",
-                captured.number, planned.extent, captured.type_id
-            );
-            return Err(denied(target, what));
-        }
-    }
-    Ok(())
-}
-
 fn swap_reset(volume: &survey::Volume) -> Result<Option<SwapReset>> {
     let Some(filesystem) = volume.filesystem.as_ref().filter(|f| f.state == State::Hibernated) else {
         return Ok(None);
@@ -366,15 +317,6 @@ fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
     let (disk, scope, table) = (disk.clone(), Scope::Tables, Some(table));
     let (volumes, swap_resets) = (Vec::new(), Vec::new());
     Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: false, swap_resets, untouched, extend_to })
-}
-
-/// A table that does not fit onto the disk; that is the wrong disk, not a share without room.
-fn too_small(target: &Target, error: Error) -> Error {
-    let what = format!("{} cannot hold the captured table", target.path.display());
-    match error.kind() {
-        ErrorKind::OutOfSpace => Error::with_source(ErrorKind::Denied, what, error),
-        _ => error.within(what),
-    }
 }
 
 fn bare_metal(
@@ -411,71 +353,6 @@ fn bare_metal(
     let (disk, scope) = (disk.clone(), Scope::BareMetal);
     let (swap_resets, untouched) = (Vec::new(), Vec::new());
     Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: true, swap_resets, untouched, extend_to })
-}
-
-/// On a disk that is made anew each volume lies where the table will say, so none can lie over another.
-fn check_volumes(disk: &Disk, table: Option<&Table>, volumes: &[VolumePlan]) -> Result<()> {
-    if disk.remainder.size_bytes != disk.size_bytes {
-        return Err(Error::corrupt(format!(
-            "disk {} and the map of its remainder differ in size",
-            disk.number
-        )));
-    }
-    for planned in volumes {
-        let number = planned.volume.partition.as_ref().map(|partition| partition.number);
-        let place = match table {
-            Some(table) => {
-                table.volumes().find(|entry| Some(entry.number) == number).map(|entry| entry.extent)
-            }
-            None => Some(Extent::first(ByteLen::new(disk.size_bytes))),
-        };
-        if place != Some(planned.extent) {
-            let what = format!("volume {} does not lie where the captured table says", planned.volume.key);
-            return Err(Error::corrupt(what));
-        }
-    }
-    Ok(())
-}
-
-/// A disk is made anew when it is blank, or when a person named it as one whose contents may go.
-fn check_erasable(target: &Target, request: &Request) -> Result<()> {
-    let identity = &target.identity;
-    let names: Vec<&str> =
-        [&identity.serial, &identity.wwn].into_iter().filter_map(Option::as_deref).collect();
-    let path = target.path.display().to_string();
-    let is_named = request.erase.iter().any(|name| names.contains(&name.as_str()) || *name == path);
-    if is_named || (!target.is_block && request.erase_files) {
-        return Ok(());
-    }
-    match contents(target)? {
-        None => Ok(()),
-        Some(found) => {
-            let name = names.first().map_or(path.as_str(), |name| name);
-            let what = format!("is not blank: it holds {found}. --erase {name} gives that up");
-            Err(denied(target, what))
-        }
-    }
-}
-
-/// What is recognisable on a disk, if anything.
-fn contents(target: &Target) -> Result<Option<String>> {
-    match imager_disk::table::read(&*target.reader) {
-        Ok(table) if table.kind != TableKind::None => {
-            return Ok(Some(format!("a partition table with {} entries", table.entries.len())));
-        }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            return Ok(Some("a damaged partition table".to_owned()));
-        }
-        Err(error) => return Err(error),
-        Ok(_) => {}
-    }
-    if let Some(filesystem) = imager_volume::probe(&*target.reader)? {
-        return Ok(Some(filesystem.kind.to_owned()));
-    }
-    let len = target.geometry.size.min(ByteLen::new(1 << 20)).to_usize().unwrap_or(0);
-    let mut start = vec![0; len];
-    target.reader.read_exact_at(ByteOffset::ZERO, &mut start)?;
-    Ok((!crate::capture::worker::is_zero(&start)).then(|| "data of an unknown kind".to_owned()))
 }
 
 /// Reads a whole map and checks that every pack it refers to is there; says how many bytes have content.
