@@ -136,7 +136,9 @@ fn newest(
             Ok(manifest) if manifest.consistency != Consistency::Inconsistent => {
                 return Ok((manifest, warnings));
             }
-            Ok(_) => inconsistent.push(format!("id:{} is inconsistent, and used only by that name", header.id)),
+            Ok(_) => {
+                inconsistent.push(format!("id:{} is inconsistent, and used only by that name", header.id))
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
                 warnings.push(format!("{} cannot be used: {error}", name_of(header)));
             }

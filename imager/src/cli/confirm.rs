@@ -29,7 +29,8 @@ pub(crate) fn confirm(plan: &Plan, options: &Restore, shown: &str) -> Result<(),
         return ask(plan, shown);
     }
     let what = Error::new(ErrorKind::Denied, "nobody confirmed the plan");
-    let yes = if plan.writes_devices() { "name each disk by serial: or wwn: and say --yes" } else { "say --yes" };
+    let yes =
+        if plan.writes_devices() { "name each disk by serial: or wwn: and say --yes" } else { "say --yes" };
     let advice = format!("nothing was written; if the plan is right, {yes}, or say --confirm {hash}");
     eprint!("{shown}");
     Err(Failure::new(4, what, advice))

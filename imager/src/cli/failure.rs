@@ -60,7 +60,8 @@ impl Failure {
     pub(crate) fn no_plan(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Corrupt => {
-                let advice = "nothing was written; imager verify names what is affected; try an earlier capture";
+                let advice =
+                    "nothing was written; imager verify names what is affected; try an earlier capture";
                 Self::new(3, error, advice)
             }
             _ => error.into(),

@@ -50,11 +50,7 @@ fn asked_twice() -> Result<Vec<u8>> {
 }
 
 fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
-    if secret.is_empty() {
-        Err(Failure::usage("an empty passphrase protects nothing"))
-    } else {
-        Ok(secret)
-    }
+    if secret.is_empty() { Err(Failure::usage("an empty passphrase protects nothing")) } else { Ok(secret) }
 }
 
 fn configured() -> Result<Option<Vec<u8>>> {
@@ -74,7 +70,11 @@ fn configured() -> Result<Option<Vec<u8>>> {
         .context(|| "running IMAGER_PASSWORD_COMMAND".to_owned())?;
     if !output.status.success() {
         let what = format!("IMAGER_PASSWORD_COMMAND ended with {}", output.status);
-        return Err(Failure::new(12, Error::new(ErrorKind::Denied, what), "run it by hand and see what it says"));
+        return Err(Failure::new(
+            12,
+            Error::new(ErrorKind::Denied, what),
+            "run it by hand and see what it says",
+        ));
     }
     Ok(Some(first_line(output.stdout)))
 }
