@@ -22,7 +22,7 @@ impl LoopDisk {
         // Some kernels make a device that ends with a part of a sector, and then fail to read it.
         let size = std::fs::metadata(file).expect("the file of a disk").len();
         let whole = (size - size % u64::from(sector)).to_string();
-        let arguments = ["--show", "-f", "-b", &sector.to_string(), "--sizelimit", &whole, file];
+        let arguments = ["--show", "-f", "-P", "-b", &sector.to_string(), "--sizelimit", &whole, file];
         let (status, said) = judge("losetup", &arguments);
         if status != Some(0) {
             need::skip(&format!("no loop device: {said}"));
@@ -57,6 +57,8 @@ impl LoopDisk {
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
+        // Partitions that were added outlive the disk otherwise.
+        let _none = judge("partx", &["--delete", &self.path]);
         let (status, said) = judge("losetup", &["-d", &self.path]);
         if status != Some(0) && !std::thread::panicking() {
             println!("{} stays: {said}", self.path);

@@ -108,7 +108,9 @@ pub fn assert_same_filesystem(
 
 /// What `blkid` finds: type, UUID, label.
 pub fn identity(image: &str) -> String {
-    judge("blkid", &["-p", "-o", "export", image]).1.replace(image, "IMAGE")
+    let said = judge("blkid", &["-p", "-o", "export", image]).1;
+    let own = said.lines().filter(|line| !line.starts_with("PART_ENTRY_") && !line.starts_with("DEVNAME="));
+    own.collect::<Vec<_>>().join("\n").replace(image, "IMAGE")
 }
 
 fn compare_ext(source: &str, target: &str, scratch: &Scratch, what: &str) -> Compared {
@@ -150,4 +152,11 @@ fn compare_fat(source: &str, target: &str, scratch: &Scratch, what: &str) -> Com
     assert_eq!(verdicts.0.0, verdicts.1.0, "{what}: {verdicts:?}");
     trees.0.assert_same(&trees.1, what);
     if trees.0.is_empty() { Compared::ByChecker } else { Compared::ByTool }
+}
+
+/// What `blkid` finds in a part of a disk; empty where it finds nothing.
+pub fn identity_at(disk: &str, start: u64, len: u64) -> String {
+    let (offset, size) = (start.to_string(), len.to_string());
+    let (status, said) = judge("blkid", &["-p", "-O", &offset, "-S", &size, "-o", "export", disk]);
+    if status == Some(0) { said } else { String::new() }
 }

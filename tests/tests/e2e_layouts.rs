@@ -291,3 +291,69 @@ impl<'a> Layout<'a> {
         }
     }
 }
+
+#[test]
+fn a_table_that_contradicts_itself_is_refused_with_the_reason() {
+    if !need::programs(&["sfdisk", "fdisk", "sgdisk", "mkfs.fat", "mkfs.ext4"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let imager = scratch.imager();
+    let sound = "gpt-usual-512";
+    let (_, good) = &recipe::layouts(&scratch, &[sound])[0];
+    imager.ok(&["capture", good, "--machine", "good"]);
+    let poke = |at: u64, bytes: &[u8]| {
+        let bytes = bytes.to_vec();
+        move |disk: &str| junk::poke(Path::new(disk), at, &bytes)
+    };
+    let size = 256 * MIB;
+    // What is wrong, with which layout, and what has to be said.
+    let ways: [(&str, &str, &dyn Fn(&str), &str); 5] = [
+        (
+            "both copies damaged",
+            sound,
+            &|disk| {
+                poke(512, b"EFI FART")(disk);
+                poke(size - 512, b"EFI FART")(disk);
+            },
+            "GPT",
+        ),
+        ("entries overlap", "mbr-usual-512", &poke(446 + 16 + 8, &2048_u32.to_le_bytes()), "overlap"),
+        (
+            "an entry beyond the end",
+            "mbr-usual-512",
+            &poke(446 + 48 + 12, &9_000_000_u32.to_le_bytes()),
+            "on a disk of",
+        ),
+        (
+            "a chain that bites its tail",
+            "mbr-logicals-512",
+            &poke((67584 + 32768) * 512 + 446 + 16 + 8, &0_u32.to_le_bytes()),
+            "",
+        ),
+        (
+            "a disk cut short",
+            sound,
+            &|disk| {
+                let file = std::fs::File::options().write(true).open(disk).expect("a disk");
+                file.set_len(100 * MIB).expect("it is cut");
+            },
+            "",
+        ),
+    ];
+    for (what, layout, spoil, word) in ways {
+        let (_, disk) = &recipe::layouts(&scratch, &[layout])[0];
+        spoil(disk);
+        let before = judge::whole(disk);
+        for command in [&["inspect", disk][..], &["capture", disk, "--machine", "spoilt"]] {
+            let error = imager.fails(1, command).to_string();
+            assert!(error.contains(word) && error.contains("corrupt"), "{what}: {error}");
+        }
+        for more in ["--plan", "--tables"] {
+            let ran = imager.run_json(&["restore", "good", "--to", disk, more]);
+            assert!([3, 4].contains(&ran.code), "{what}: {ran:?}");
+        }
+        assert_eq!(judge::whole(disk), before, "{what}");
+    }
+    imager.fails(11, &["show", "spoilt"]);
+}
