@@ -22,7 +22,7 @@ use crate::survey::Survey;
 use blocks::Blocks;
 use dedup::Dedup;
 use imager_image::manifest::{Consistency, Cost, Header, Kind, Manifest, Map, Problem};
-use imager_image::{CaptureId, Compression, index, names};
+use imager_image::{CaptureId, Compression, names};
 use imager_units::{ByteLen, Context, Error, ErrorKind, ExtentSet, Result};
 use packer::Packer;
 use std::sync::Mutex;
@@ -88,10 +88,10 @@ pub fn run(
     let dedup = Mutex::new(Dedup::load(repository)?);
     let (queue, packs) = packer::queue();
     let packer = Packer::new(repository, &dedup, queue)?;
-    let (written, hooks) = std::thread::scope(|scope| {
+    let written = std::thread::scope(|scope| {
         let sender = std::thread::Builder::new()
             .name("share".to_owned())
-            .spawn_scoped(scope, move || packer::send(repository, &packs, monitor))
+            .spawn_scoped(scope, move || packer::send(repository, draft.header.id, &packs, monitor))
             .map_err(|e| Error::io("starting a thread", e))?;
         let written = write(repository, &streams, packer, &dedup, options, monitor);
         let sent =
@@ -99,10 +99,6 @@ pub fn run(
         sent.and(written)
     })?;
     let mut codec = repository.codec(Compression::Small)?;
-    if !hooks.is_empty() {
-        let bytes = index::encode(&hooks, &mut codec)?;
-        repository.store().put(&object(names::index(draft.header.id))?, &bytes)?;
-    }
     check_cancelled(monitor)?;
     let manifest = record::manifest(survey, options, &draft, &streams, written);
     publish(repository, &manifest, &mut codec)?;
@@ -183,7 +179,7 @@ fn write<'r>(
     dedup: &Mutex<Dedup<'r>>,
     options: &Options,
     monitor: &dyn Monitor,
-) -> Result<(Vec<Written>, Vec<index::Hook>)> {
+) -> Result<Vec<Written>> {
     let mut maps = Vec::new();
     for stream in streams {
         maps.push(Mapping::new(repository, stream)?);
@@ -201,7 +197,7 @@ fn write<'r>(
         let problems = map.problems(stream);
         written.push(Written { map: map.builder.finish(&packer)?, cost: map.cost, problems });
     }
-    Ok((written, packer.finish()))
+    Ok(written)
 }
 
 impl<'r> Mapping<'r> {

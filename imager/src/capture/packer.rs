@@ -9,10 +9,11 @@ use crate::map::{NodeSink, Place};
 use crate::monitor::{Monitor, Stage, timed};
 use crate::repository::{Repository, object};
 use imager_image::frame::FrameKind;
-use imager_image::index::{Hook, is_hook};
+use imager_image::index::{self, Hook, is_hook};
 use imager_image::pack::{Item, PackBuilder, PackKind, PackRef};
-use imager_image::{BlockId, Codec, Compression, NodeId, PackId, names};
+use imager_image::{BlockId, CaptureId, Codec, Compression, NodeId, PackId, names};
 use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
+use netshare_store::ObjectName;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,23 +21,56 @@ use std::sync::{Mutex, PoisonError};
 /// comes again, nothing else.
 const MOST_HOOKS: usize = 1 << 20;
 
+/// After so many packs what is on the share is listed, so that a capture that dies is not sent anew as a whole.
+const CHECKPOINT_PACKS: usize = 64;
+
 /// A closed pack on its way.
 pub(super) struct Closed {
     id: PackId,
     bytes: Vec<u8>,
+    hooks: Vec<Hook>,
 }
 
-/// Puts packs onto the share as they come, until the sender is gone.
+/// Puts packs onto the share as they come, until the sender is gone, and lists the blocks in them in sparse indexes:
+/// also when the capture ends early, because then the next one goes on from there.
 ///
 /// # Errors
 /// The share's first error.
-pub(super) fn send(repository: &Repository, queue: &Receiver<Closed>, monitor: &dyn Monitor) -> Result<()> {
-    for pack in queue {
+pub(super) fn send(
+    repository: &Repository,
+    id: CaptureId,
+    queue: &Receiver<Closed>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let (mut hooks, mut checkpoints) = (Vec::new(), Vec::new());
+    for (count, pack) in (1..).zip(queue) {
         let name = object(names::pack(pack.id))?;
         timed(monitor, Stage::Share, || repository.store().put(&name, &pack.bytes))
             .context(|| format!("storing pack {}", pack.id))?;
+        hooks.extend(pack.hooks);
+        if count % CHECKPOINT_PACKS == 0 {
+            let name = object(names::index(CaptureId::random()?))?;
+            let listed = checkpoints.last().map_or(0, |(_, listed)| *listed);
+            store_index(repository, &name, hooks.get(listed..).unwrap_or_default())?;
+            checkpoints.push((name, hooks.len()));
+        }
+    }
+    store_index(repository, &object(names::index(id))?, &hooks)?;
+    for (name, _) in checkpoints {
+        // Whoever may not delete leaves them; they say nothing wrong.
+        if let Err(error) = repository.store().delete(&name) {
+            tracing::info!("{name} stays: {error}");
+        }
     }
     Ok(())
+}
+
+fn store_index(repository: &Repository, name: &ObjectName, hooks: &[Hook]) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let bytes = index::encode(hooks, &mut repository.codec(Compression::Small)?)?;
+    repository.store().put(name, &bytes).map(drop)
 }
 
 /// A closed pack is handed over when the one before it is on the share.
@@ -59,7 +93,8 @@ pub(super) struct Packer<'a, 'r> {
     closed: usize,
     data: Option<Open>,
     map: Option<Open>,
-    hooks: Vec<Hook>,
+    /// How many ids are listed.
+    hooks: usize,
     stored: ByteLen,
 }
 
@@ -74,16 +109,15 @@ impl<'a, 'r> Packer<'a, 'r> {
         queue: SyncSender<Closed>,
     ) -> Result<Self> {
         let codec = repository.codec(Compression::Fast)?;
-        let (packs, hooks) = (Vec::new(), Vec::new());
         Ok(Self {
             codec,
             dedup,
             queue,
-            packs,
+            packs: Vec::new(),
             closed: 0,
             data: None,
             map: None,
-            hooks,
+            hooks: 0,
             stored: ByteLen::ZERO,
         })
     }
@@ -148,20 +182,16 @@ impl<'a, 'r> Packer<'a, 'r> {
 
     fn close(&mut self, open: Open) -> Result<()> {
         let (pack, bytes, _) = open.builder.finish(&mut self.codec)?;
-        let room = MOST_HOOKS.saturating_sub(self.hooks.len());
-        self.hooks.extend(open.hooks.into_iter().take(room).map(|id| (id, pack)));
+        let room = MOST_HOOKS.saturating_sub(self.hooks);
+        let hooks: Vec<Hook> = open.hooks.into_iter().take(room).map(|id| (id, pack)).collect();
+        self.hooks += hooks.len();
         if let Some(place) = self.packs.get_mut(open.number) {
             *place = Some(pack);
         }
         self.closed += 1;
         // Whoever sends has stopped only because of an error, which its own result tells.
         let gone = |_| Error::new(ErrorKind::Cancelled, "the share is gone");
-        self.queue.send(Closed { id: pack.id, bytes }).map_err(gone)
-    }
-
-    /// What the sparse index of this capture lists. Ends the queue.
-    pub(super) fn finish(self) -> Vec<Hook> {
-        self.hooks
+        self.queue.send(Closed { id: pack.id, bytes, hooks }).map_err(gone)
     }
 }
 

@@ -22,7 +22,7 @@ type Pins = BTreeMap<String, Pin>;
 fn file() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let state = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
-    let folder = match std::env::var_os("IMAGER_STATE_DIR") {
+    let folder = match std::env::var_os("IMAGER_STATE_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
         None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/halfhour"),
         None => state()?.join("halfhour"),
