@@ -144,6 +144,8 @@ impl Nonsense {
         let with_json = [arguments, &["--json"]].concat();
         let inner = imager.command(&with_json);
         let mut command = Command::new("timeout");
+        // A relative name is a file of ours.
+        command.current_dir(self.scratch.folder("here"));
         command.args(["-k", "1", "30"]).arg(inner.get_program()).args(inner.get_args());
         for (name, value) in inner.get_envs() {
             match value {
@@ -328,7 +330,6 @@ fn no_repository_is_too_odd() {
     for (name, value) in [
         ("IMAGER_LOG", "=[,=x"),
         ("IMAGER_STATE_DIR", "/dev/null/x"),
-        ("IMAGER_STATE_DIR", ""),
         ("IMAGER_PASSWORD_COMMAND", "exit 7"),
         ("IMAGER_PASSWORD_FILE", "/nonexistent"),
         ("HOME", ""),
