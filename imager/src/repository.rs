@@ -161,7 +161,7 @@ impl Locked {
     /// `Io` from the share.
     pub fn unwrap(&self, secret: &[u8]) -> Result<Option<MasterKey>> {
         for slot in self.slots()? {
-            match slot.unwrap(self.description.id, secret) {
+            match self.unwrap_slot(&slot, secret) {
                 Ok(Some(master)) => return Ok(Some(master)),
                 Ok(None) => {}
                 // One slot that cannot be used must not lock out those that can.
@@ -188,11 +188,21 @@ impl Locked {
         Ok(slot.id)
     }
 
-    /// Removes a slot, but never the last.
+    /// The master key, if `secret` opens this slot. A recovery key does however it is typed.
+    fn unwrap_slot(&self, slot: &Slot, secret: &[u8]) -> Result<Option<MasterKey>> {
+        let typed = String::from_utf8_lossy(secret).trim().to_lowercase();
+        match slot.kind {
+            SlotKind::Passphrase => slot.unwrap(self.description.id, secret),
+            SlotKind::Recovery => slot.unwrap(self.description.id, typed.as_bytes()),
+        }
+    }
+
+    /// Removes a slot, once `secret` has shown that there is another that opens: what lies beside it may be damaged, or
+    /// of another repository. Says whether the secret opens anything.
     ///
     /// # Errors
-    /// `NotFound` when there is none of that id; `Denied` when it is the only one.
-    pub fn remove_slot(&self, id: imager_image::id::SlotId) -> Result<()> {
+    /// `NotFound` when there is none of that id; `Denied` when it is the only one, or the only one that `secret` opens.
+    pub fn remove_slot(&self, id: imager_image::id::SlotId, secret: &[u8]) -> Result<bool> {
         let slots = self.slots()?;
         if !slots.iter().any(|slot| slot.id == id) {
             return Err(Error::new(ErrorKind::NotFound, format!("there is no key slot {id}")));
@@ -201,7 +211,18 @@ impl Locked {
             let last = "this is the last key slot: without it nothing in the repository can ever be read";
             return Err(Error::new(ErrorKind::Denied, last));
         }
-        self.store.delete(&object(names::slot(id))?)
+        let opens = |slot: &&Slot| matches!(self.unwrap_slot(slot, secret), Ok(Some(_)));
+        let (this, others): (Vec<_>, Vec<_>) = slots.iter().partition(|slot| slot.id == id);
+        if others.into_iter().any(|slot| opens(&slot)) {
+            self.store.delete(&object(names::slot(id))?)?;
+            return Ok(true);
+        }
+        if this.iter().any(opens) {
+            let what =
+                "a key is removed by whoever holds another: this one opens no slot but the one to be removed";
+            return Err(Error::new(ErrorKind::Denied, what));
+        }
+        Ok(false)
     }
 }
 

@@ -270,7 +270,7 @@ pub(crate) enum KeyCommand {
     },
     /// List the keys
     List,
-    /// Remove a key, but never the last
+    /// Remove a key, by whoever holds another one
     Remove {
         /// Its id
         #[arg(value_name = "ID")]

@@ -33,15 +33,15 @@ pub(crate) fn run(global: &Global, options: &Key) -> Result<Status, Failure> {
         }
         KeyCommand::Test => {
             let secret = secret::passphrase("Passphrase or recovery key: ")?;
-            locked
-                .unwrap(&normalised(&secret))?
-                .or(locked.unwrap(&secret)?)
-                .ok_or_else(session::wrong_password)?;
+            locked.unwrap(&secret)?.ok_or_else(session::wrong_password)?;
             say(global, "The key opens the repository.", json!({ "opens": true }));
         }
         KeyCommand::Remove { id } => {
             let id: SlotId = id.parse()?;
-            locked.remove_slot(id)?;
+            let secret = secret::passphrase("Passphrase or recovery key that stays: ")?;
+            if !locked.remove_slot(id, &secret)? {
+                return Err(session::wrong_password());
+            }
             say(global, "The key is removed.", json!({ "removed": id }));
         }
         KeyCommand::Add { recovery, label, new_password_file } => {
@@ -75,10 +75,4 @@ fn recovery_key() -> Result<String> {
     let digits = hex::encode(bytes);
     let groups: Vec<_> = digits.as_bytes().chunks(4).map(String::from_utf8_lossy).collect();
     Ok(groups.join("-"))
-}
-
-/// A recovery key as it was printed, however it was typed.
-fn normalised(secret: &[u8]) -> Vec<u8> {
-    let typed = String::from_utf8_lossy(secret).to_lowercase();
-    typed.trim().as_bytes().to_vec()
 }
