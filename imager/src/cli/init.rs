@@ -17,7 +17,7 @@ pub(crate) fn run(global: &Global, options: &Init) -> Result<Status, Failure> {
         ErrorKind::Exists => Failure::new(1, error, "nothing was changed; it can be used as it is"),
         _ => error.into(),
     })?;
-    pins::remember(&repository);
+    pins::remember(&repository)?;
     if global.json {
         print_json(&json!({
             "repository": repository.id(), "location": repository.store().location(), "encrypted": options.encrypt,

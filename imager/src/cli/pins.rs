@@ -9,6 +9,7 @@ use imager_image::keys::Encryption;
 use imager_units::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +31,19 @@ fn file() -> Option<PathBuf> {
     Some(folder.join("repositories.json"))
 }
 
-fn read() -> Pins {
-    file()
-        .and_then(|file| std::fs::read(file).ok())
-        .and_then(|b| serde_json::from_slice(&b).ok())
-        .unwrap_or_default()
+/// What is known. A file that is damaged is refused: else whoever can spoil it can exchange a repository.
+fn read() -> Result<Pins, Failure> {
+    let Some(file) = file() else { return Ok(Pins::default()) };
+    let pins = match std::fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(std::io::Error::from),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Pins::default()),
+        Err(error) => Err(error),
+    };
+    pins.map_err(|error| {
+        let what = format!("{}, which says what repositories were used here, cannot be read", file.display());
+        let advice = "remove it if every repository may be used as it is found";
+        Failure::new(4, Error::with_source(ErrorKind::Denied, what, error), advice)
+    })
 }
 
 fn pin_of(repository: &Repository) -> Pin {
@@ -42,26 +51,29 @@ fn pin_of(repository: &Repository) -> Pin {
 }
 
 /// Remembers a repository that was just made here.
-pub(crate) fn remember(repository: &Repository) {
-    let mut pins = read();
+pub(crate) fn remember(repository: &Repository) -> Result<(), Failure> {
+    let mut pins = read()?;
     pins.insert(repository.store().location(), pin_of(repository));
-    let Some(file) = file() else { return };
+    let Some(file) = file() else { return Ok(()) };
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
         let next = file.with_extension(format!("{}.new", std::process::id()));
-        std::fs::write(&next, serde_json::to_vec_pretty(&pins)?)?;
+        let mut written = std::fs::File::create(&next)?;
+        written.write_all(&serde_json::to_vec_pretty(&pins)?)?;
+        written.sync_all()?;
         std::fs::rename(&next, &file)
     };
     if let Err(error) = write() {
         tracing::info!("{} is not written: {error}", file.display());
     }
+    Ok(())
 }
 
 /// Refuses a repository that is not the one known at this place; remembers a new one.
 pub(crate) fn check(repository: &Repository) -> Result<(), Failure> {
     let location = repository.store().location();
-    match read().get(&location) {
-        None => remember(repository),
+    match read()?.get(&location) {
+        None => remember(repository)?,
         Some(known) if *known == pin_of(repository) => {}
         Some(known) => {
             let sealed = if known.encrypted { "encrypted " } else { "" };
