@@ -46,7 +46,7 @@ impl Machine {
     }
 
     /// A request, confirmed by the plan's hash.
-    fn confirmed<'s>(&self, request: &[&'s str]) -> Vec<String> {
+    fn confirmed(&self, request: &[&str]) -> Vec<String> {
         let hash = self.hash(request);
         request.iter().map(ToString::to_string).chain(["--confirm".to_owned(), hash]).collect()
     }

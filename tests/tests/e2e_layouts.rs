@@ -292,6 +292,9 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// What is wrong, with which layout, what makes it so, and what has to be said.
+type Spoilt<'a> = (&'a str, &'a str, &'a dyn Fn(&str), &'a str);
+
 #[test]
 fn a_table_that_contradicts_itself_is_refused_with_the_reason() {
     if !need::programs(&["sfdisk", "fdisk", "sgdisk", "mkfs.fat", "mkfs.ext4"]) {
@@ -307,8 +310,7 @@ fn a_table_that_contradicts_itself_is_refused_with_the_reason() {
         move |disk: &str| junk::poke(Path::new(disk), at, &bytes)
     };
     let size = 256 * MIB;
-    // What is wrong, with which layout, and what has to be said.
-    let ways: [(&str, &str, &dyn Fn(&str), &str); 5] = [
+    let ways: [Spoilt; 5] = [
         (
             "both copies damaged",
             sound,

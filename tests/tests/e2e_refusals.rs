@@ -175,10 +175,13 @@ fn a_disk_that_does_not_fit_is_refused() {
     says(&text, &["--tables", "--bare-metal"]);
 }
 
+/// How a disk differs, and what makes it differ.
+type Way<'a> = (&'a str, &'a dyn Fn(&str));
+
 #[test]
 fn a_disk_that_is_divided_otherwise_is_refused() {
     let Some(machine) = Captured::new() else { return };
-    let ways: [(&str, &dyn Fn(&str)); 5] = [
+    let ways: [Way; 5] = [
         ("moved", &|disk| {
             table::write(
                 disk,
