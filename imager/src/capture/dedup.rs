@@ -10,7 +10,7 @@ use crate::repository::{Repository, object};
 use imager_image::frame::FrameKind;
 use imager_image::node::Location;
 use imager_image::pack::{self, PACK_TRAILER_BYTES, PackRef, Table};
-use imager_image::{BlockId, Codec, Compression, PackId, index, names};
+use imager_image::{BLOCK_BYTES, BlockId, Codec, Compression, PackId, index, names};
 use imager_units::{ByteLen, ByteOffset, Extent, Result};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -18,6 +18,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 const MOST_KNOWN: usize = 1 << 17;
 /// How many sampled ids of earlier captures are kept: about 48 MiB at the most, 600 GiB of unique blocks.
 const MOST_HOOKS: usize = 1 << 19;
+
+/// How many opened frames are kept while their blocks are checked, one after the other: at most 16 MiB.
+const MOST_OPENED: usize = 16;
 
 /// Where a block was found.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +31,19 @@ pub enum Site {
     Stored(Location),
 }
 
+/// What is known of a block.
+#[derive(Clone, Copy)]
+struct Known {
+    site: Site,
+    /// Whether it was looked at, or is our own.
+    is_proven: bool,
+}
+
 /// The memory of one capture.
 pub struct Dedup<'r> {
     repository: &'r Repository,
     codec: Codec<'r>,
-    known: HashMap<BlockId, Site>,
+    known: HashMap<BlockId, Known>,
     order: VecDeque<BlockId>,
     hooks: HashMap<BlockId, PackRef>,
     /// Packs whose tables were looked at.
@@ -40,7 +51,8 @@ pub struct Dedup<'r> {
     /// Packs that are on their way out or damaged: as good as absent.
     absent: HashSet<PackId>,
     present: HashMap<PackId, bool>,
-    checked: HashSet<(PackId, u32)>,
+    /// Frames opened last, oldest first.
+    opened: VecDeque<((PackId, u32), Vec<u8>)>,
 }
 
 impl<'r> Dedup<'r> {
@@ -59,7 +71,7 @@ impl<'r> Dedup<'r> {
             loaded: HashSet::new(),
             absent: HashSet::new(),
             present: HashMap::new(),
-            checked: HashSet::new(),
+            opened: VecDeque::new(),
         };
         for folder in [names::TRASH, names::DAMAGED] {
             repository.store().list(folder, &mut |entry| {
@@ -106,15 +118,23 @@ impl<'r> Dedup<'r> {
                 tracing::warn!("the table of pack {} is passed over: {error}", pack.id);
             }
         }
-        match self.known.get(&id).copied()? {
-            Site::Stored(location) if !self.is_sound(id, &location) => None,
-            site => Some(site),
+        let Known { site, is_proven } = self.known.get(&id).copied()?;
+        match site {
+            Site::Stored(location) if !is_proven && !self.prove(id, &location) => {
+                self.known.remove(&id);
+                None
+            }
+            site => {
+                self.known.insert(id, Known { site, is_proven: true });
+                Some(site)
+            }
         }
     }
 
     /// Remembers where a block is.
     pub fn learn(&mut self, id: BlockId, site: Site) {
-        if self.known.insert(id, site).is_none() {
+        let is_proven = matches!(site, Site::Ours(_));
+        if self.known.insert(id, Known { site, is_proven }).is_none() {
             self.order.push_back(id);
         }
         while self.known.len() > MOST_KNOWN {
@@ -130,36 +150,26 @@ impl<'r> Dedup<'r> {
         Ok(())
     }
 
-    /// Opens the frame once and checks every block of it that is known there.
-    fn is_sound(&mut self, id: BlockId, location: &Location) -> bool {
-        if self.checked.contains(&(location.pack.id, location.frame.offset)) {
-            return true;
-        }
-        let name = object(names::pack(location.pack.id));
-        let frame = name.and_then(|name| self.repository.store().get_range(&name, location.frame.extent()));
-        let raw = frame.and_then(|frame| self.codec.open(FrameKind::Blocks, &frame)).unwrap_or_default();
-        let blocks = self.known.iter().filter_map(|(known, site)| match site {
-            Site::Stored(at) if at.pack == location.pack && at.frame == location.frame => {
-                Some((*known, at.at))
+    /// Looks whether the block is where a table says it is. Its neighbours are asked for next: the frame is kept.
+    fn prove(&mut self, id: BlockId, location: &Location) -> bool {
+        let frame = (location.pack.id, location.frame.offset);
+        if !self.opened.iter().any(|(opened, _)| *opened == frame) {
+            let name = object(names::pack(location.pack.id));
+            let sealed =
+                name.and_then(|name| self.repository.store().get_range(&name, location.frame.extent()));
+            let raw = sealed.and_then(|sealed| self.codec.open(FrameKind::Blocks, &sealed));
+            if self.opened.len() >= MOST_OPENED {
+                self.opened.pop_front();
             }
-            _ => None,
-        });
-        let blocks: Vec<_> = blocks.collect();
-        let starts: Vec<_> = blocks.iter().map(|(_, at)| *at).collect();
-        let keys = self.repository.keys();
-        let sound = |&(id, at): &(BlockId, u32)| {
-            // A block ends where the next one starts.
-            let end = starts.iter().filter(|start| **start > at).min().map_or(raw.len(), |end| *end as usize);
-            raw.get(at as usize..end).is_some_and(|bytes| keys.block_id(bytes) == id)
-        };
-        let bad: Vec<_> = blocks.iter().filter(|block| !sound(block)).map(|(id, _)| *id).collect();
-        for id in &bad {
-            self.known.remove(id);
+            // A frame that does not open holds nothing.
+            self.opened.push_back((frame, raw.unwrap_or_default()));
         }
-        if bad.is_empty() {
-            self.checked.insert((location.pack.id, location.frame.offset));
-        }
-        !bad.contains(&id)
+        let raw = self.opened.iter().find(|(opened, _)| *opened == frame).map(|(_, raw)| raw.as_slice());
+        let at = usize::try_from(location.at).unwrap_or(usize::MAX);
+        let rest = raw.and_then(|raw| raw.get(at..)).unwrap_or_default();
+        // Only the last block of a volume is shorter than a block, and it is the last of its frame.
+        let block = rest.get(..BLOCK_BYTES).unwrap_or(rest);
+        !block.is_empty() && self.repository.keys().block_id(block) == id
     }
 }
 
