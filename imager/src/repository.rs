@@ -69,8 +69,8 @@ impl Repository {
             let slot = Slot::wrap(id, &master, secret, SlotKind::Passphrase, label, created)?;
             put_new(&*store, names::slot(slot.id), &encode_json(&slot)?)?;
         }
-        put_new(&*store, names::READER.to_owned(), READER)?;
-        put_new(&*store, names::INSTRUCTIONS.to_owned(), INSTRUCTIONS)?;
+        put_anew(&*store, names::READER, READER)?;
+        put_anew(&*store, names::INSTRUCTIONS, INSTRUCTIONS)?;
         // Last: from here on it is a repository.
         put_new(&*store, names::DESCRIPTION.to_owned(), &description.encode()?)?;
         Ok(Self { store, description, keys })
@@ -241,6 +241,17 @@ fn slots(store: &dyn Store) -> Result<Vec<Slot>> {
 
 fn put_new(store: &dyn Store, name: String, bytes: &[u8]) -> Result<Put> {
     store.put(&object(name)?, bytes)
+}
+
+/// Puts what another attempt (or another version's) may have left behind, whole or in part.
+fn put_anew(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<Put> {
+    match put_new(store, name.to_owned(), bytes) {
+        Err(error) if error.kind() == ErrorKind::Exists => {
+            store.delete(&object(name)?)?;
+            put_new(store, name.to_owned(), bytes)
+        }
+        put => put,
+    }
 }
 
 /// Reads frames of packs for one thread. Frames that lie behind one another are fetched together.
