@@ -15,7 +15,7 @@ use imager::repository::Repository;
 use imager_disk::{Fault, FaultyDisk, MemoryDisk, ReadAt, Unflushed, Window, WriteAt};
 use imager_image::manifest::{Kind, Manifest};
 use imager_units::{ByteLen, ErrorKind, Extent, ExtentSet, SectorSize};
-use netshare_store::{FaultyStore, MemoryStore, StoreFault};
+use netshare_store::{FaultyStore, MemoryStore, Store, StoreFault};
 use std::sync::Arc;
 
 /// A backup of the boot sector behind the first mebibyte, clusters of every kind on both sides of it.
@@ -444,6 +444,37 @@ fn a_share_without_room_publishes_nothing_and_goes_on_once_there_is() {
     }
     let manifest = capture(&open(Arc::clone(&store)).unwrap(), volume.snapshot(), None).unwrap();
     assert_restores(&store, &manifest, &volume.disk);
+}
+
+#[test]
+fn a_repository_that_could_not_be_made_is_made_by_the_next_run() {
+    let calls = {
+        let share = Arc::new(FaultyStore::new(MemoryStore::new(), []));
+        Repository::create(Arc::clone(&share) as Arc<dyn Store>, None).unwrap();
+        share.calls()
+    };
+    for nth in 1..=calls {
+        for fault in store_faults(nth) {
+            let store = Arc::new(MemoryStore::new());
+            let first = Repository::create(Arc::new(FaultyStore::new(Arc::clone(&store), [fault])), None);
+            let again = Repository::create(Arc::clone(&store) as Arc<dyn Store>, None);
+            match (&first, &again) {
+                (Err(_), Ok(_)) => {}
+                // It was made, whether we were told or not; or half its description lies there.
+                (_, Err(error)) => assert_eq!(error.kind(), ErrorKind::Exists, "{fault:?}"),
+                (Ok(_), Ok(_)) => panic!("{fault:?}: made twice"),
+            }
+            match open(Arc::clone(&store)) {
+                Ok(repository) => {
+                    capture(&repository, volume().snapshot(), None).unwrap();
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{fault:?}");
+                    assert!(matches!(fault, StoreFault::Truncates { .. }) && nth == calls);
+                }
+            }
+        }
+    }
 }
 
 #[test]
