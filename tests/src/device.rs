@@ -72,12 +72,26 @@ pub struct Undo(&'static [&'static str], String);
 impl Drop for Undo {
     fn drop(&mut self) {
         let Self([program, options @ ..], what) = self else { return };
+        if *program == "umount" {
+            return unmount(what);
+        }
         let arguments: Vec<_> = options.iter().copied().chain([what.as_str()]).collect();
         let (status, said) = judge(program, &arguments);
         if status != Some(0) {
             println!("{said}");
         }
     }
+}
+
+/// Unmounts; where somebody looks in at that moment, as soon as they are gone.
+pub(crate) fn unmount(at: &str) {
+    for _ in 0..20 {
+        if judge("umount", &[at]).0 == Some(0) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    println!("{at} is unmounted later: {:?}", judge("umount", &["--lazy", at]));
 }
 
 /// Mounts something, until dropped.

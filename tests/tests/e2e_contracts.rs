@@ -329,7 +329,6 @@ fn no_repository_is_too_odd() {
     }
     for (name, value) in [
         ("IMAGER_LOG", "=[,=x"),
-        ("IMAGER_STATE_DIR", "/dev/null/x"),
         ("IMAGER_PASSWORD_COMMAND", "exit 7"),
         ("IMAGER_PASSWORD_FILE", "/nonexistent"),
         ("HOME", ""),
@@ -340,6 +339,9 @@ fn no_repository_is_too_odd() {
         let ran = nonsense.survive(&nonsense.imager.with(name, value), &["list"]);
         assert_eq!(ran.code, 0, "{name}={value}: {ran:?}");
     }
+    // What was known of repositories cannot be read: then none is believed.
+    let blind = nonsense.imager.with("IMAGER_STATE_DIR", "/dev/null/x");
+    assert_eq!(nonsense.survive(&blind, &["list"]).code, 4);
 }
 
 #[test]
