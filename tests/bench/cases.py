@@ -182,6 +182,7 @@ def huge(bench):
         file.truncate(disk.stat().st_size)
     try:
         restored = imager.restore(target, "--bare-metal")
+        images.check_huge(target)
     finally:
         target.unlink()
     return [memory_row("peak memory, capture of a sparse 16 TiB disk", captured, 256),

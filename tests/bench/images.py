@@ -105,6 +105,22 @@ def forget(path):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+HUGE_FILES = 40
+
+
+def huge_file(number):
+    return random.Random(number).randbytes(MIB)
+
+
+def check_huge(disk):
+    """Whether the files of a restored huge disk read as they were written."""
+    for number in (0, HUGE_FILES // 2, HUGE_FILES - 1):
+        command = ["debugfs", "-R", f"cat /file-{number}", f"{disk}?offset={MIB}"]
+        found = subprocess.run(command, check=True, capture_output=True).stdout
+        if found != huge_file(number):
+            raise OSError(f"restored, but file-{number} is not what it was")
+
+
 def huge_disk(folder):
     """A sparse disk file of almost 16 TiB (the most ext4 can hold): GPT, one ext4 with a few files."""
     disk = folder / "huge.img"
@@ -114,8 +130,8 @@ def huge_disk(folder):
     partial, tree = disk.with_suffix(".partial"), folder / "huge-files"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
-    for number in range(40):
-        (tree / f"file-{number}").write_bytes(random.Random(number).randbytes(MIB))
+    for number in range(HUGE_FILES):
+        (tree / f"file-{number}").write_bytes(huge_file(number))
     with open(partial, "wb") as file:
         file.truncate(size)
     table = f"label: gpt\nstart={start // 512}, size={(size - 2 * MIB) // 512}, type=L\n"
