@@ -119,6 +119,11 @@ pub fn run(repository: &Repository, job: &Job<'_>, monitor: &dyn Monitor) -> Res
     outcome.unreadable.extend(shared.unreadable(&head).iter());
     let changed = !head_matches || !outcome.extents.is_empty();
     outcome.is_complete = outcome.damaged.is_empty();
+    if head_matches {
+        let compared = head.iter().map(|block| block.extent.len()).sum();
+        outcome.compared = outcome.compared.saturating_add(compared);
+        outcome.matched = outcome.matched.saturating_add(if changed { ByteLen::ZERO } else { compared });
+    }
     if !changed {
         return Ok(outcome);
     }
