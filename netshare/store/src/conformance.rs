@@ -47,7 +47,7 @@ fn pattern(seed: u64, len: usize) -> Vec<u8> {
 
 fn listed(store: &dyn Store, folder: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    let mut each = |Entry { name, len }| {
+    let mut each = |Entry { name, len, .. }| {
         assert!(found.insert(name.to_string(), len.get()).is_none(), "{name} is listed twice");
         Ok(())
     };

@@ -28,6 +28,16 @@ pub struct DirStore {
     /// Folders that this process knows to be durable.
     settled: Mutex<HashSet<PathBuf>>,
     links: Links,
+    receipts: Receipts,
+}
+
+/// Whether the times of files tell when they were received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receipts {
+    /// Whoever writes may set them.
+    Untold,
+    /// Only this process writes here, for others.
+    Told,
 }
 
 /// Whether hard links are tried.
@@ -60,7 +70,20 @@ impl DirStore {
         let handle = File::open(&root).context(say)?;
         let metadata = handle.metadata().context(say)?;
         let settled = Mutex::default();
-        Ok(Self { root, _handle: handle, device: metadata.dev(), settled, links: Links::Tried })
+        Ok(Self {
+            root,
+            _handle: handle,
+            device: metadata.dev(),
+            settled,
+            links: Links::Tried,
+            receipts: Receipts::Untold,
+        })
+    }
+
+    /// The same, for a server in front of it: nobody else writes there, so listings tell when each object came.
+    #[must_use]
+    pub fn with_receipts(self) -> Self {
+        Self { receipts: Receipts::Told, ..self }
     }
 
     /// The share at `path`, which is created with all folders above it where they are missing.
@@ -141,7 +164,8 @@ impl DirStore {
                     continue;
                 };
                 let Ok(name) = ObjectName::new(path) else { continue };
-                each(Entry { name, len: ByteLen::new(metadata.len()) })?;
+                let received = metadata.modified().ok().filter(|_| self.receipts == Receipts::Told);
+                each(Entry { name, len: ByteLen::new(metadata.len()), received })?;
             }
         }
         Ok(())

@@ -87,7 +87,9 @@ impl Store for MemoryStore {
         name::check_folder(folder)?;
         let objects = self.read().clone();
         let listed = objects.into_iter().filter(|(name, _)| name.is_below(folder));
-        listed.into_iter().try_for_each(|(name, bytes)| each(Entry { name, len: ByteLen::of(&bytes) }))
+        listed
+            .into_iter()
+            .try_for_each(|(name, bytes)| each(Entry { name, len: ByteLen::of(&bytes), received: None }))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::ObjectName;
 use imager_units::{ByteLen, Extent, Result};
+use std::time::SystemTime;
 
 /// What a successful `put` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Entry {
     pub name: ObjectName,
     /// Its length as the share tells it.
     pub len: ByteLen,
+    /// When the share received it, by the share's own clock, where whoever wrote it could not choose that.
+    pub received: Option<SystemTime>,
 }
 
 /// A share. All calls may be made by any number of threads, processes and machines at once.
