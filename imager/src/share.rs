@@ -5,9 +5,12 @@ use netshare_store::{DirStore, Entry, ObjectName, Put, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where a repository lies.
+/// Where a repository lies, by kind of share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location(PathBuf);
+pub enum Location {
+    /// A folder of this machine: local, or mounted.
+    Folder(PathBuf),
+}
 
 /// Whether a share's folder is made when it is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,22 +22,26 @@ pub enum Missing {
 }
 
 impl Location {
-    /// Reads a repository's URL: a path or `file://` URL.
+    /// Reads a repository's URL: a path or a URL of a kind that this version knows.
     ///
     /// # Errors
     /// `Invalid` when it is neither.
     pub fn parse(url: &str) -> Result<Self> {
-        let path = url.strip_prefix("file://").unwrap_or(url);
-        if path.is_empty() || path.split('/').next().is_some_and(|scheme| scheme.ends_with(':')) {
-            let what = format!("{url:?} is no repository this version can open: a path or file:// URL");
-            return Err(Error::new(ErrorKind::Invalid, what));
+        match scheme(url) {
+            Some(("file", path)) if !path.is_empty() => Ok(Self::Folder(PathBuf::from(path))),
+            None if !url.is_empty() => Ok(Self::Folder(PathBuf::from(url))),
+            _ => {
+                let what = format!("{url:?} is no repository this version can open: a path or file:// URL");
+                Err(Error::new(ErrorKind::Invalid, what))
+            }
         }
-        Ok(Self(PathBuf::from(path)))
     }
 
-    /// The folder on this machine.
-    pub fn path(&self) -> &Path {
-        &self.0
+    /// The folder on this machine, if it is one: no disk that holds it may be written.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+        }
     }
 
     /// Opens the share.
@@ -42,12 +49,29 @@ impl Location {
     /// # Errors
     /// `NotFound`, `Denied`, `Lost`.
     pub fn open(&self, missing: Missing) -> Result<Arc<dyn Store>> {
-        let store = match missing {
-            Missing::Create => DirStore::create(&self.0),
-            Missing::Fail => DirStore::open(&self.0),
-        };
-        Ok(Arc::new(Share(store.map_err(lost)?)))
+        match self {
+            Self::Folder(path) => share(folder(path, missing)),
+        }
     }
+}
+
+/// The scheme of a URL, and what stands behind its `//`. A path has none.
+fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_path = scheme.contains('/') || !(rest.is_empty() || rest.starts_with('/'));
+    (!is_path).then(|| (scheme, rest.strip_prefix("//").unwrap_or_default()))
+}
+
+fn folder(path: &Path, missing: Missing) -> Result<DirStore> {
+    match missing {
+        Missing::Create => DirStore::create(path),
+        Missing::Fail => DirStore::open(path),
+    }
+}
+
+/// What every kind of share is wrapped into.
+fn share<S: Store + 'static>(store: Result<S>) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(Share(store.map_err(lost)?)))
 }
 
 /// A store whose I/O errors are the share's.
@@ -87,5 +111,22 @@ impl<S: Store> Store for Share<S> {
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.0.delete(name).map_err(lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Location;
+    use imager_units::ErrorKind;
+    use std::path::Path;
+
+    #[test]
+    fn paths_are_folders_and_unknown_schemes_are_refused() {
+        for (url, path) in [("/a/b", "/a/b"), ("file:///a", "/a"), ("a:b/c", "a:b/c"), ("./x:/y", "./x:/y")] {
+            assert_eq!(Location::parse(url).unwrap().path(), Some(Path::new(path)), "{url}");
+        }
+        for url in ["", "file://", "ftp://host/x", "c:/x", "http://host/x", "x:"] {
+            assert_eq!(Location::parse(url).unwrap_err().kind(), ErrorKind::Invalid, "{url}");
+        }
     }
 }

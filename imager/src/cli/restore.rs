@@ -13,7 +13,7 @@ use imager::restore::{self, Options, Report};
 use imager_image::manifest::Manifest;
 use imager_units::{ByteLen, ErrorKind};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure> {
     let monitor = Shown::new(global);
@@ -30,7 +30,7 @@ pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure>
         volumes: options.volume.clone(),
         erase: options.erase.clone(),
         erase_files: options.yes,
-        repository: Some(session::location(global)?.path().to_owned()),
+        repository: session::location(global)?.path().map(Path::to_owned),
     };
     let mut plan = plan::plan(&repository, &manifest, &request).map_err(Failure::no_plan)?;
     plan.warnings.append(&mut warnings);
