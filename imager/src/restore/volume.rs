@@ -217,7 +217,7 @@ impl Shared<'_> {
             Ok(move |unit| worker.run(unit))
         };
         let units = self.units(repository, Part::Body)?;
-        ordered("restore", Width::for_this_machine(), units, make, |done: Done| {
+        ordered("restore", Width::for_a_disk(), units, make, |done: Done| {
             outcome.compared = outcome.compared.saturating_add(done.compared);
             outcome.matched = outcome.matched.saturating_add(done.matched);
             outcome.written = outcome.written.saturating_add(done.written.total());
@@ -239,7 +239,7 @@ impl Shared<'_> {
             let mut buffer = AlignedBuf::zeroed(super::work::UNIT_BYTES);
             Ok(move |unit| self.verify_unit(unit, &mut buffer))
         };
-        ordered("read-back", Width::for_this_machine(), units, make, |read: ByteLen| {
+        ordered("read-back", Width::for_a_disk(), units, make, |read: ByteLen| {
             verified = verified.saturating_add(read);
             Ok(())
         })?;
