@@ -1,6 +1,9 @@
 //! What every kind of share must do, as one function that takes any.
 //!
-//! Written against [`Store`] alone, so that a share of another crate can be put through it.
+//! Written against [`Store`] alone, so that a share of another crate can be put through it. Each share has two clients,
+//! because what one process remembers of a share is no property of the share.
+
+#![expect(clippy::unwrap_used, reason = "a share that breaks the contract ends the test")]
 
 use crate::{Entry, ObjectName, Put, Store};
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent};
@@ -11,20 +14,45 @@ use std::thread;
 
 const THREADS: u8 = 12;
 
+/// More objects than any known share lists in one answer.
+const MANY: usize = 1050;
+
+/// A share for as long as this value lives; every call opens another client of it.
+pub type Clients = Box<dyn Fn() -> Box<dyn Store>>;
+
 /// Puts the shares that `make` creates (each new and empty) through the whole contract.
 ///
 /// # Panics
 /// Where a share breaks it.
-pub(crate) fn conformance(make: impl Fn() -> Box<dyn Store>) {
-    objects_come_back_as_they_were_put(&*make());
-    ranges_are_exact_or_errors(&*make());
-    a_name_is_never_given_twice(&*make());
-    deleting_is_repeatable(&*make());
-    listings_have_all_below_a_folder_and_nothing_else(&*make());
-    a_listing_ends_at_the_callers_error(&*make());
-    of_many_writers_one_wins(&*make());
-    equal_writers_all_succeed(&*make());
-    no_reader_sees_a_part(&*make());
+pub fn conformance(make: impl Fn() -> Clients) {
+    let one = |check: fn(&dyn Store)| {
+        let clients = make();
+        check(&*clients());
+    };
+    one(objects_come_back_as_they_were_put);
+    one(ranges_are_exact_or_errors);
+    one(a_name_is_never_given_twice);
+    one(deleting_is_repeatable);
+    one(listings_have_all_below_a_folder_and_nothing_else);
+    one(a_listing_ends_at_the_callers_error);
+    one(names_of_every_folder_are_kept_apart);
+    one(a_large_object_comes_back);
+    one(a_listing_of_many_is_whole);
+    let two = |check: fn(&dyn Store, &dyn Store)| {
+        let clients = make();
+        check(&*clients(), &*clients());
+    };
+    two(what_one_client_did_the_other_sees);
+    two(of_many_writers_one_wins);
+    two(equal_writers_all_succeed);
+    two(no_reader_sees_a_part);
+    two(a_listing_is_sound_while_others_put_and_delete);
+}
+
+/// The clients of a share that is one value.
+pub fn clients_of(store: impl Store + 'static) -> Clients {
+    let store = std::sync::Arc::new(store);
+    Box::new(move || Box::new(std::sync::Arc::clone(&store)))
 }
 
 fn name(name: &str) -> ObjectName {
@@ -153,10 +181,13 @@ fn a_listing_ends_at_the_callers_error(store: &dyn Store) {
     assert_eq!(seen, 1);
 }
 
-fn of_many_writers_one_wins(store: &dyn Store) {
+fn of_many_writers_one_wins(store: &dyn Store, other: &dyn Store) {
     for round in 0..8 {
         let name = name(&format!("captures/race/{round}"));
-        let results = race(|thread| store.put(&name, &pattern(thread.into(), 20_000)));
+        let results = race(|thread| {
+            let client = if thread % 2 == 0 { store } else { other };
+            client.put(&name, &pattern(thread.into(), 20_000))
+        });
         let winners: Vec<_> =
             (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(at, _)| at).collect();
         assert_eq!(winners.len(), 1, "{results:?}");
@@ -167,11 +198,14 @@ fn of_many_writers_one_wins(store: &dyn Store) {
     assert_eq!(listed(store, "captures").len(), 8);
 }
 
-fn equal_writers_all_succeed(store: &dyn Store) {
+fn equal_writers_all_succeed(store: &dyn Store, other: &dyn Store) {
     for round in 0..8 {
         let name = name(&format!("packs/{round:02}/x"));
         let bytes = pattern(round, 200_000);
-        let results = race(|_| store.put(&name, &bytes).unwrap());
+        let results = race(|thread| {
+            let client = if thread % 2 == 0 { store } else { other };
+            client.put(&name, &bytes).unwrap()
+        });
         assert!(results.contains(&Put::Created));
         assert!(store.get(&name).unwrap() == bytes);
     }
@@ -193,13 +227,13 @@ fn race<T: Send>(run: impl Fn(u8) -> T + Sync) -> Vec<T> {
     })
 }
 
-fn no_reader_sees_a_part(store: &dyn Store) {
+fn no_reader_sees_a_part(store: &dyn Store, writer: &dyn Store) {
     let (name, bytes, done) = (name("packs/00/seen"), pattern(1, 300_000), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..40 {
-                store.put(&name, &bytes).unwrap();
-                store.delete(&name).unwrap();
+                writer.put(&name, &bytes).unwrap();
+                writer.delete(&name).unwrap();
             }
             done.store(true, Ordering::SeqCst);
         });
@@ -215,23 +249,133 @@ fn no_reader_sees_a_part(store: &dyn Store) {
     });
 }
 
+fn names_of_every_folder_are_kept_apart(store: &dyn Store) {
+    let long = ["a", "b"].map(|letter| letter.repeat(100)).join("/");
+    let names = [
+        "halfhour.json",
+        "RESTORE.txt",
+        "restore.py",
+        "keys/0a1b",
+        "captures/db-01/20261121T031500Z-0a1b2c3d",
+        "packs/7f/7f00",
+        "index/7f00",
+        "leases/7f00",
+        "trash/7f00",
+        "moved/7f00",
+        "damaged/7f00",
+        "holds/7f00",
+        "checks/7f00/20261121T031500Z",
+        "reports/db-01/20261121T031500Z",
+        "w/x/y/z._-Z9",
+        "w/x-1/y",
+        "w/x.1/y",
+        "w/x1/y",
+        &long,
+    ]
+    .map(name);
+    for name in &names {
+        assert_eq!(store.put(name, name.as_str().as_bytes()).unwrap(), Put::Created, "{name}");
+    }
+    let mut found = BTreeMap::new();
+    for name in &names {
+        assert_eq!(store.get(name).unwrap(), name.as_str().as_bytes());
+        let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        found.extend(listed(store, folder));
+        assert_eq!(found.get(name.as_str()), Some(&(name.as_str().len() as u64)), "below {folder:?}");
+    }
+    assert_eq!(found, listed(store, ""));
+    assert_eq!(listed(store, "w/x").keys().collect::<Vec<_>>(), ["w/x/y/z._-Z9"]);
+}
+
+fn a_large_object_comes_back(store: &dyn Store) {
+    let (name, bytes) = (name("packs/00/large"), pattern(3, 32 << 20));
+    assert_eq!(store.put(&name, &bytes).unwrap(), Put::Created);
+    assert_eq!(store.put(&name, &bytes).unwrap(), Put::Present);
+    assert!(store.get(&name).unwrap() == bytes);
+    let middle = store.get_range(&name, part(16 << 20, 300_000)).unwrap();
+    assert!(middle == bytes[16 << 20..][..300_000]);
+    assert_eq!(store.put(&name, &bytes[1..]).unwrap_err().kind(), ErrorKind::Exists);
+}
+
+fn a_listing_of_many_is_whole(store: &dyn Store) {
+    race(|thread| {
+        for at in (0..MANY).filter(|at| at % usize::from(THREADS) == usize::from(thread)) {
+            store.put(&name(&format!("trash/{at:04}")), b"").unwrap();
+        }
+    });
+    for folder in ["", "trash"] {
+        assert_eq!(listed(store, folder).len(), MANY, "below {folder:?}");
+    }
+}
+
+fn what_one_client_did_the_other_sees(one: &dyn Store, other: &dyn Store) {
+    for at in 0..20 {
+        let (name, bytes) = (name(&format!("captures/db/{at}")), pattern(at, 1000));
+        // Looking before it is there, so that nobody remembers that it is not.
+        assert_eq!(other.len(&name).unwrap(), None);
+        assert_eq!(other.get(&name).unwrap_err().kind(), ErrorKind::NotFound);
+        one.put(&name, &bytes).unwrap();
+        assert_eq!(other.len(&name).unwrap(), Some(ByteLen::of(&bytes)));
+        assert_eq!(listed(other, "captures").get(name.as_str()), Some(&1000));
+        assert!(other.get(&name).unwrap() == bytes);
+        assert_eq!(other.put(&name, &bytes).unwrap(), Put::Present);
+        assert_eq!(other.put(&name, b"x").unwrap_err().kind(), ErrorKind::Exists);
+        other.delete(&name).unwrap();
+        assert_eq!(one.len(&name).unwrap(), None);
+        assert!(listed(one, "captures").is_empty());
+        assert_eq!(one.put(&name, b"other").unwrap(), Put::Created);
+        assert_eq!(other.get(&name).unwrap(), b"other");
+        one.delete(&name).unwrap();
+    }
+}
+
+fn a_listing_is_sound_while_others_put_and_delete(store: &dyn Store, writer: &dyn Store) {
+    let stays = |at: usize| format!("index/{at:02}5");
+    for at in 0..20 {
+        store.put(&name(&stays(at)), &pattern(0, at)).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 0..120 {
+                let name = name(&format!("index/{:02}{}", at % 20, at % 4));
+                writer.put(&name, &pattern(0, 99)).unwrap();
+                if at % 3 > 0 {
+                    writer.delete(&name).unwrap();
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            let found = listed(store, "index");
+            for at in 0..20 {
+                assert_eq!(found.get(&stays(at)), Some(&(at as u64)), "what stays is listed");
+            }
+            assert!(found.iter().all(|(name, &len)| name.ends_with('5') || len == 99), "{found:?}");
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
-    use super::conformance;
+    use super::{clients_of, conformance};
     use crate::{FaultyStore, MemoryStore, RecordingStore, Store};
     use std::sync::Arc;
 
     #[test]
     fn memory_conforms() {
-        conformance(|| Box::new(MemoryStore::new()));
+        conformance(|| clients_of(MemoryStore::new()));
     }
 
     #[test]
     fn decorators_without_a_fault_change_nothing() {
-        conformance(|| Box::new(RecordingStore::new(FaultyStore::new(Arc::new(MemoryStore::new()), []))));
+        conformance(|| {
+            let share = Arc::new(MemoryStore::new());
+            Box::new(move || Box::new(RecordingStore::new(FaultyStore::new(Arc::clone(&share), []))))
+        });
         conformance(|| {
             let boxed: Box<dyn Store> = Box::new(MemoryStore::new());
-            Box::new(boxed)
+            clients_of(boxed)
         });
     }
 }

@@ -13,8 +13,8 @@ mod name;
 mod recording;
 mod store;
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 
 pub use dir::DirStore;
 pub use faulty::{FaultyStore, StoreFault};
