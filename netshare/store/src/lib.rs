@@ -8,9 +8,11 @@
 
 mod dir;
 mod faulty;
+pub mod http;
 mod memory;
 mod name;
 mod recording;
+mod rt;
 mod store;
 
 #[cfg(any(test, feature = "conformance"))]
