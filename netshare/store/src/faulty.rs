@@ -32,6 +32,18 @@ pub enum StoreFault {
         /// How many bytes remain.
         len: ByteLen,
     },
+    /// Call `nth`, if a listing, hands out so many entries and then fails as `Io`.
+    Breaks {
+        /// Its number, from 1.
+        nth: u64,
+        /// How many entries come before that.
+        after: usize,
+    },
+    /// Every so many calls, one fails without effect, as `Io`.
+    Often {
+        /// Every call whose number is a multiple of this.
+        every: u64,
+    },
     /// From call `nth` on everything fails without effect: the share is gone.
     Gone {
         /// The number of the first call that fails, from 1.
@@ -46,6 +58,7 @@ enum Verdict {
     Proceed,
     FailAfter(Error),
     Truncate(usize, Error),
+    Break(usize, Error),
 }
 
 /// `S` with faults.
@@ -84,6 +97,12 @@ impl<S: Store> FaultyStore<S> {
             match *fault {
                 StoreFault::Fails { nth, kind } if nth == number => return Err(error(kind)),
                 StoreFault::Gone { nth, kind } if nth <= number => return Err(error(kind)),
+                StoreFault::Often { every } if number.is_multiple_of(every) => {
+                    return Err(error(ErrorKind::Io));
+                }
+                StoreFault::Breaks { nth, after } if nth == number => {
+                    return Ok(Verdict::Break(after, error(ErrorKind::Io)));
+                }
                 StoreFault::FailsAfter { nth, kind } if nth == number => {
                     return Ok(Verdict::FailAfter(error(kind)));
                 }
@@ -99,13 +118,13 @@ impl<S: Store> FaultyStore<S> {
     fn call<T>(&self, what: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.next(what)? {
             Verdict::FailAfter(error) => call().and(Err(error)),
-            Verdict::Proceed | Verdict::Truncate(..) => call(),
+            Verdict::Proceed | Verdict::Truncate(..) | Verdict::Break(..) => call(),
         }
     }
 
     fn fetch(&self, what: &str, fetch: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         match self.next(what)? {
-            Verdict::Proceed => fetch(),
+            Verdict::Proceed | Verdict::Break(..) => fetch(),
             Verdict::FailAfter(error) => fetch().and(Err(error)),
             Verdict::Truncate(len, _) => fetch().map(|mut bytes| {
                 bytes.truncate(len);
@@ -122,7 +141,7 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
         match self.next(&format!("put {name}"))? {
-            Verdict::Proceed => self.inner.put(name, bytes),
+            Verdict::Proceed | Verdict::Break(..) => self.inner.put(name, bytes),
             Verdict::FailAfter(error) => self.inner.put(name, bytes).and(Err(error)),
             Verdict::Truncate(len, error) => {
                 self.inner.put(name, bytes.get(..len).unwrap_or(bytes)).and(Err(error))
@@ -143,7 +162,21 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        self.call(&format!("list {folder}"), || self.inner.list(folder, each))
+        match self.next(&format!("list {folder}"))? {
+            Verdict::Break(after, error) => {
+                let (mut left, mut broken) = (after, Some(error));
+                let listed = self.inner.list(folder, &mut |entry| match left.checked_sub(1) {
+                    Some(less) => {
+                        left = less;
+                        each(entry)
+                    }
+                    None => broken.take().map_or(Ok(()), Err),
+                });
+                listed.and(broken.map_or(Ok(()), Err))
+            }
+            Verdict::FailAfter(error) => self.inner.list(folder, each).and(Err(error)),
+            Verdict::Proceed | Verdict::Truncate(..) => self.inner.list(folder, each),
+        }
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
@@ -186,6 +219,23 @@ mod tests {
         cut.put(&name, b"whole").unwrap();
         assert_eq!(cut.get(&name).unwrap(), b"wh");
         assert_eq!(cut.get(&name).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_listing_breaks_off() {
+        for (after, expected) in [(0, 0), (1, 1), (5, 2)] {
+            let store = FaultyStore::new(MemoryStore::new(), [StoreFault::Breaks { nth: 3, after }]);
+            for name in ["a", "b"] {
+                store.put(&ObjectName::new(name).unwrap(), b"x").unwrap();
+            }
+            let mut seen = 0;
+            let mut each = |_| {
+                seen += 1;
+                Ok(())
+            };
+            assert_eq!(store.list("", &mut each).unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(seen, expected);
+        }
     }
 
     #[test]

@@ -6,21 +6,27 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod dir;
 mod faulty;
 pub mod http;
 mod memory;
 mod name;
 mod recording;
+pub mod retry;
 mod rt;
 mod store;
+mod throttle;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
+pub use clock::{Clock, SystemClock, TestClock};
 pub use dir::DirStore;
 pub use faulty::{FaultyStore, StoreFault};
 pub use memory::MemoryStore;
 pub use name::ObjectName;
 pub use recording::{Call, RecordingStore, Verb};
+pub use retry::{Nobody, Retry, Watch};
 pub use store::{Entry, Put, Store};
+pub use throttle::Throttle;
