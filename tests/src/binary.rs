@@ -13,15 +13,26 @@ pub fn imager() -> &'static Path {
         if let Some(path) = std::env::var_os("HALFHOUR_IMAGER") {
             return path.into();
         }
-        let test = std::env::current_exe().expect("a test knows where it is");
-        let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+        let profile = profile();
         let path = profile.join("imager");
         if modified(&path) < newest_source() {
-            build(profile);
+            build(&profile);
         }
         assert!(path.is_file(), "{} is not there: cargo build -p imager makes it", path.display());
         path
     })
+}
+
+/// Another program of this build, made together with the running test.
+pub fn built(name: &str) -> PathBuf {
+    let path = profile().join(name);
+    assert!(path.is_file(), "{} is not there: cargo build -p halfhour-tests makes it", path.display());
+    path
+}
+
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_owned()
 }
 
 /// The folder of the repository.

@@ -11,6 +11,7 @@
 
 pub mod binary;
 pub mod device;
+pub mod guest;
 pub mod imager;
 pub mod judge;
 pub mod junk;

@@ -1,0 +1,84 @@
+//! What a guest's archive holds: our first process, modules, programs with their libraries.
+
+use super::cpio::Archive;
+use super::modules;
+use crate::binary::{self, repository};
+use crate::need;
+use crate::tool::{PATH, tool};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where `tests/guest/fetch` puts the kernel.
+pub(super) fn folder() -> PathBuf {
+    repository().join("target/guest")
+}
+
+/// Whether the kernel is there; says so when not.
+pub fn is_available() -> bool {
+    let is_there = folder().join("recipe").exists();
+    if !is_there {
+        need::skip("no kernel for guests: scripts/setup fetches one");
+    }
+    is_there
+}
+
+/// Writes the archive.
+pub(super) fn write(
+    to: &Path,
+    wanted: &[String],
+    programs: &[PathBuf],
+    files: &[(PathBuf, String)],
+) -> io::Result<()> {
+    let image = std::fs::read_to_string(folder().join("release"))?;
+    let release = image.trim().trim_start_matches("linux-image-").trim_end_matches("-unsigned");
+    let mut archive = Archive::create(to)?;
+    for name in ["proc", "sys", "dev", "tmp", "run", "mnt", "root"] {
+        archive.folder(name)?;
+    }
+    program(&mut archive, &binary::built("halfhour-guest"), "init")?;
+    archive.file(&folder().join("root/bin/busybox"), "bin/busybox")?;
+    modules::add(&mut archive, &folder().join("modules"), release, wanted)?;
+    archive.bytes((wanted.join("\n") + "\n").as_bytes(), "etc/modules")?;
+    archive.bytes(b"hosts: files\npasswd: files\n", "etc/nsswitch.conf")?;
+    archive.bytes(b"127.0.0.1 localhost\n10.0.2.2 fileserver\n", "etc/hosts")?;
+    archive.bytes(b"root:x:0:0:root:/root:/bin/sh\n", "etc/passwd")?;
+    archive.bytes(b"root:x:0:\n", "etc/group")?;
+    archive.bytes(b"guest\n", "etc/hostname")?;
+    archive.link("/proc/self/mounts", "etc/mtab")?;
+    for path in programs {
+        let path = find(path);
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a program's name");
+        program(&mut archive, &path, &format!("usr/bin/{name}"))?;
+    }
+    for (from, name) in files {
+        archive.file(from, name)?;
+    }
+    archive.finish()
+}
+
+/// A program by its path, or by its name among those for guests and those of this machine.
+fn find(path: &Path) -> PathBuf {
+    let roots = [folder().join("root/sbin"), folder().join("root/bin")];
+    let all = roots.into_iter().chain(PATH.split(':').map(PathBuf::from));
+    let mut found = all.map(|folder| folder.join(path)).filter(|path| path.is_file());
+    found.next().unwrap_or_else(|| panic!("{} is not there for a guest", path.display()))
+}
+
+/// Brings a program without its debug information, and the libraries that the loader would take here.
+fn program(archive: &mut Archive, path: &Path, name: &str) -> io::Result<()> {
+    let stripped = tempfile::NamedTempFile::new()?;
+    let (from, to) = (path.display().to_string(), stripped.path().display().to_string());
+    tool("strip", &["-o", &to, &from]);
+    archive.file(stripped.path(), name)?;
+    let (_, said) = crate::tool::judge("ldd", &[&from]);
+    for word in said.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')) {
+        let own = folder().join("root").join(word.trim_start_matches('/'));
+        archive.file(if own.exists() { &own } else { Path::new(word) }, word)?;
+    }
+    for missing in said.lines().filter(|line| line.contains("not found")) {
+        let library = missing.split_whitespace().next().unwrap_or_default();
+        let place = format!("lib/x86_64-linux-gnu/{library}");
+        archive.file(&folder().join("root").join(&place), &place)?;
+    }
+    Ok(())
+}
