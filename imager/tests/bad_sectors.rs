@@ -113,6 +113,21 @@ fn bad_sectors_that_nobody_uses_are_no_problem() {
     assert_restores_but_for(&store, &manifest, &volume, &ExtentSet::new());
 }
 
+#[test]
+fn a_disk_with_bad_sectors_everywhere_has_a_manifest_that_can_be_read() {
+    let places = 5000;
+    let bytes = Random::new(3).bytes(places * 8192);
+    let bad = (0..places as u64).map(|place| Fault::Bad(extent(place * 8192 + 512, 512)));
+    let disk = FaultyDisk::new(MemoryDisk::from_bytes(&bytes, SectorSize::B512), bad);
+    let repository = open(plain()).unwrap();
+    let manifest = capture(&repository, disk, None).unwrap();
+    let [problem] = &manifest.problems[..] else { panic!("{:?}", manifest.problems) };
+    assert_eq!(problem.extents.len(), 4096);
+    assert!(problem.message.contains("in 5000 places"), "{}", problem.message);
+    let (_, unreadable) = masks(&repository, manifest.volumes[0].map.as_ref().unwrap());
+    assert_eq!(unreadable.iter().count(), places);
+}
+
 /// A disk that counts how often each sector is asked for.
 struct Counted {
     disk: FaultyDisk<MemoryDisk>,

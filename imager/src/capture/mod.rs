@@ -5,7 +5,7 @@
 
 pub mod blocks;
 pub mod dedup;
-mod packer;
+pub(crate) mod packer;
 mod record;
 mod streams;
 pub mod worker;
@@ -82,6 +82,25 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<Manifest> {
     let draft = begin(repository, options)?;
+    let written = write_packs(repository, survey, options, &draft, monitor);
+    // Nothing of this capture will ever be published, so nobody has to wait for it. Whoever may not delete leaves the
+    // lease; so does whoever was killed.
+    let manifest = written.inspect_err(|_| {
+        let ended = object(names::lease(draft.header.id)).and_then(|lease| repository.store().delete(&lease));
+        ended.unwrap_or_else(|error| tracing::info!("the lease of {} stays: {error}", draft.header.id));
+    })?;
+    publish(repository, &manifest, &mut repository.codec(Compression::Small)?)?;
+    Ok(manifest)
+}
+
+/// Everything but the commit.
+fn write_packs(
+    repository: &Repository,
+    survey: &Survey,
+    options: &Options,
+    draft: &Draft,
+    monitor: &dyn Monitor,
+) -> Result<Manifest> {
     let streams = streams::plan(survey, options, draft.parent.as_ref())?;
     let total: ByteLen = streams.iter().map(|stream| stream.used.total()).sum();
     monitor.phase("capture", Some(total));
@@ -98,11 +117,8 @@ pub fn run(
             sender.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the sending thread panicked")));
         sent.and(written)
     })?;
-    let mut codec = repository.codec(Compression::Small)?;
     check_cancelled(monitor)?;
-    let manifest = record::manifest(survey, options, &draft, &streams, written);
-    publish(repository, &manifest, &mut codec)?;
-    Ok(manifest)
+    Ok(record::manifest(survey, options, draft, &streams, written))
 }
 
 /// Draws the id, decides the place in the machine's history, and puts the lease.
@@ -155,6 +171,9 @@ fn check_binding(options: &Options, known: Option<&Manifest>) -> Result<()> {
 
 /// A disk of which so much in a row cannot be read is gone, not damaged: a capture of nothing must not become the newest.
 const GONE_BYTES: ByteLen = ByteLen::new(256 << 20);
+
+/// How many places that could not be read a manifest lists for a volume: it must stay readable on the worst of disks.
+const MOST_LISTED: usize = 4096;
 
 /// What became of one stream.
 pub(crate) struct Written {
@@ -209,12 +228,17 @@ impl<'r> Mapping<'r> {
     }
 
     fn problems(&self, stream: &Stream<'_>) -> Vec<Problem> {
-        let lost = (!self.lost.is_empty()).then(|| Problem {
-            volume: stream.label.clone(),
-            message: format!("{} could not be read", self.lost.total()),
-            extents: self.lost.iter().map(Into::into).collect(),
-        });
-        lost.into_iter().collect()
+        if self.lost.is_empty() {
+            return Vec::new();
+        }
+        let (total, runs) = (self.lost.total(), self.lost.iter().count());
+        let mut message = format!("{total} could not be read");
+        if runs > MOST_LISTED {
+            message +=
+                &format!(" in {runs} places; the first {MOST_LISTED} are listed, the map has them all");
+        }
+        let extents = self.lost.iter().take(MOST_LISTED).map(Into::into).collect();
+        vec![Problem { volume: stream.label.clone(), message, extents }]
     }
 
     fn book(&mut self, output: &Output) -> Result<()> {
