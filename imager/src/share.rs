@@ -1,15 +1,30 @@
 //! Opening the share a repository lies on, and telling its failures from those of disks.
 
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
+use netshare_store::http::{Fingerprint, HttpStore, HttpsUrl, Refusal, Token};
 use netshare_store::{DirStore, Entry, ObjectName, Put, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a repository lies, by kind of share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A folder of this machine: local, or mounted.
     Folder(PathBuf),
+    /// A repository on our own server.
+    Https(HttpsUrl),
+}
+
+/// What opening a share takes beside its place.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Whether what is not there is made.
+    pub missing: Missing,
+    /// What a server knows us by.
+    pub token: Option<Token>,
+    /// How long a server may say nothing.
+    pub silence: Duration,
 }
 
 /// Whether a share's folder is made when it is not there.
@@ -30,8 +45,14 @@ impl Location {
         match scheme(url) {
             Some(("file", path)) if !path.is_empty() => Ok(Self::Folder(PathBuf::from(path))),
             None if !url.is_empty() => Ok(Self::Folder(PathBuf::from(url))),
+            Some(("https", _)) => url.parse().map(Self::Https),
+            Some(("http", _)) => {
+                let what = "http:// would send the token in the clear: a share is https://";
+                Err(Error::new(ErrorKind::Invalid, what))
+            }
             _ => {
-                let what = format!("{url:?} is no repository this version can open: a path or file:// URL");
+                let known = "a path, file:// or https:// URL";
+                let what = format!("{url:?} is no repository this version can open: {known}");
                 Err(Error::new(ErrorKind::Invalid, what))
             }
         }
@@ -41,6 +62,15 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Folder(path) => Some(path),
+            Self::Https(_) => None,
+        }
+    }
+
+    /// What its server is known by, beside its name.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Https(url) => url.fingerprint(),
         }
     }
 
@@ -48,9 +78,10 @@ impl Location {
     ///
     /// # Errors
     /// `NotFound`, `Denied`, `Lost`.
-    pub fn open(&self, missing: Missing) -> Result<Arc<dyn Store>> {
+    pub fn open(&self, access: &Access) -> Result<Arc<dyn Store>> {
         match self {
-            Self::Folder(path) => share(folder(path, missing)),
+            Self::Folder(path) => share(folder(path, access.missing)),
+            Self::Https(url) => share(https(url, access)),
         }
     }
 }
@@ -67,6 +98,17 @@ fn folder(path: &Path, missing: Missing) -> Result<DirStore> {
         Missing::Create => DirStore::create(path),
         Missing::Fail => DirStore::open(path),
     }
+}
+
+/// A server is asked for nothing yet, unless to make the repository.
+fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
+    let none = || Error::with_source(ErrorKind::Denied, format!("opening {url}"), Refusal::NoToken);
+    let token = access.token.clone().ok_or_else(none)?;
+    let store = HttpStore::new(url.clone(), token, access.silence)?;
+    if access.missing == Missing::Create {
+        store.create()?;
+    }
+    Ok(store)
 }
 
 /// What every kind of share is wrapped into.

@@ -17,14 +17,18 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Exit status: 0 done, 1 failed, 2 something asked for is missing from the result, 3 damage found, 4 refused for \
 safety, 5 share lost or capture revoked (run again to continue), 10 no repository there, 11 no such capture, 12 wrong \
-password, 13 repository needs a newer version, 64 usage, 130 interrupted.
+password or token, 13 repository needs a newer version, 64 usage, 130 interrupted.
 
-A passphrase is taken from IMAGER_PASSWORD, IMAGER_PASSWORD_FILE or IMAGER_PASSWORD_COMMAND, or asked for.";
+A passphrase is taken from IMAGER_PASSWORD, IMAGER_PASSWORD_FILE or IMAGER_PASSWORD_COMMAND, or asked for.
+
+A repository on a share server is https://HOST:PORT/NAME#FINGERPRINT, as netshare serve prints it; without a fingerprint \
+the server's certificate must be one that this system trusts. The server's token is taken from IMAGER_TOKEN or \
+IMAGER_TOKEN_FILE. A server that says nothing for 30 s is given up; IMAGER_TIMEOUT=SECONDS changes that.";
 
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The repository: a path or file:// URL
+    /// The repository: a path, file:// or https:// URL
     #[arg(short, long, global = true, env = "IMAGER_REPO", value_name = "URL")]
     pub(crate) repo: Option<String>,
     /// Print one JSON object on stdout, also on failure

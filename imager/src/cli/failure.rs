@@ -1,6 +1,7 @@
 //! Failures: the chain of errors, what to do next, and the exit status.
 
 use imager_units::{Error, ErrorKind};
+use netshare_store::http::Refusal;
 use serde_json::json;
 
 pub(crate) const USAGE: u8 = 64;
@@ -83,13 +84,7 @@ impl Failure {
 
     /// The chain of errors, outermost first.
     fn message(&self) -> String {
-        let mut chain = Vec::new();
-        let mut next: Option<&dyn std::error::Error> = Some(&self.error);
-        while let Some(error) = next {
-            chain.push(error.to_string());
-            next = error.source();
-        }
-        chain.join(": ")
+        chain(&self.error)
     }
 
     /// Tells the script.
@@ -108,8 +103,22 @@ impl Failure {
     }
 }
 
+/// An error with its causes, outermost first.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut chain = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        chain.push(error.to_string());
+        next = error.source();
+    }
+    chain.join(": ")
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some((code, advice)) = refusal(&error).map(advice) {
+            return Self::new(code, error, advice);
+        }
         let (code, advice) = match error.kind() {
             ErrorKind::Cancelled => (130, "run it again to continue; nothing was published"),
             ErrorKind::Invalid => (USAGE, "see imager --help"),
@@ -124,6 +133,49 @@ impl From<Error> for Failure {
             ErrorKind::Io => (1, "check the disk and its cables (dmesg shows what the kernel saw)"),
         };
         Self::new(code, error, advice)
+    }
+}
+
+/// Why a server refused, or was refused.
+fn refusal(error: &Error) -> Option<&Refusal> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(refusal) = error.downcast_ref() {
+            return Some(refusal);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn advice(refusal: &Refusal) -> (u8, &'static str) {
+    match refusal {
+        Refusal::NoToken => {
+            (12, "set IMAGER_TOKEN_FILE or IMAGER_TOKEN; on the server netshare token add makes one")
+        }
+        Refusal::UnknownToken => (
+            12,
+            "check IMAGER_TOKEN or IMAGER_TOKEN_FILE; on the server netshare token list shows whose are valid",
+        ),
+        Refusal::Scope => {
+            (1, "use a token whose scope does it: machine to capture, restore to restore, admin to init")
+        }
+        Refusal::Fingerprint(_) => (
+            4,
+            "nothing was sent; if the server has a new certificate, take the URL it prints when it starts",
+        ),
+        Refusal::Certificate(_) => (
+            4,
+            "nothing was sent; put the certificate's fingerprint behind # in the URL, or make this system trust its issuer",
+        ),
+        Refusal::NoRoots => (
+            4,
+            "put the fingerprint of the server's certificate behind # in the URL, or install ca-certificates",
+        ),
+        Refusal::NotTls(_) => {
+            (4, "nothing was sent; check the host and port in the URL, and any proxy in between")
+        }
+        Refusal::Redirect => (4, "use the address of the share server itself, not of what stands before it"),
     }
 }
 

@@ -1,10 +1,12 @@
-//! What this machine knows of the repositories it used: their ids, and whether they were encrypted.
+//! What this machine knows of the repositories it used: their ids, whether they were encrypted, and by which
+//! certificate their servers were known. The place is the key; a URL's fingerprint is no part of it.
 //!
 //! A share that suddenly shows another repository at the same place, or one that is no longer encrypted, is refused:
 //! a capture must not go where somebody else can read it because a folder was exchanged.
 
 use super::failure::Failure;
 use imager::repository::Repository;
+use imager::share::Location;
 use imager_image::keys::Encryption;
 use imager_units::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,9 @@ use std::path::PathBuf;
 struct Pin {
     id: String,
     encrypted: bool,
+    /// Of the certificate that the URL named, for a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
 }
 
 type Pins = BTreeMap<String, Pin>;
@@ -46,14 +51,19 @@ fn read() -> Result<Pins, Failure> {
     })
 }
 
-fn pin_of(repository: &Repository) -> Pin {
-    Pin { id: repository.id().to_string(), encrypted: repository.encryption() != Encryption::None }
+fn pin_of(location: &Location, repository: &Repository) -> Pin {
+    let encrypted = repository.encryption() != Encryption::None;
+    Pin { id: repository.id().to_string(), encrypted, fingerprint: fingerprint(location) }
+}
+
+fn fingerprint(location: &Location) -> Option<String> {
+    location.fingerprint().map(|fingerprint| fingerprint.to_string())
 }
 
 /// Remembers a repository that was just made here.
-pub(crate) fn remember(repository: &Repository) -> Result<(), Failure> {
+pub(crate) fn remember(location: &Location, repository: &Repository) -> Result<(), Failure> {
     let mut pins = read()?;
-    pins.insert(repository.store().location(), pin_of(repository));
+    pins.insert(repository.store().location(), pin_of(location, repository));
     let Some(file) = file() else { return Ok(()) };
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
@@ -70,22 +80,45 @@ pub(crate) fn remember(repository: &Repository) -> Result<(), Failure> {
 }
 
 /// Refuses a repository that is not the one known at this place; remembers a new one.
-pub(crate) fn check(repository: &Repository) -> Result<(), Failure> {
-    let location = repository.store().location();
-    match read()?.get(&location) {
-        None => remember(repository)?,
-        Some(known) if *known == pin_of(repository) => {}
+pub(crate) fn check(location: &Location, repository: &Repository) -> Result<(), Failure> {
+    let place = repository.store().location();
+    let found = pin_of(location, repository);
+    match read()?.get(&place) {
+        None => remember(location, repository)?,
+        Some(known) if *known == found => {}
         Some(known) => {
             let sealed = if known.encrypted { "encrypted " } else { "" };
             let what = format!(
-                "{location} held the {sealed}repository {} when it was last used; now it holds {}",
+                "{place} held the {sealed}repository {} when it was last used; now it holds {}",
                 known.id,
                 repository.id()
             );
-            let file = file().unwrap_or_default();
-            let advice = format!("if that is right, remove its entry from {} and run again", file.display());
-            return Err(Failure::new(4, Error::new(ErrorKind::Denied, what), advice));
+            return Err(refused(what));
         }
     }
     Ok(())
+}
+
+fn refused(what: String) -> Failure {
+    let file = file().unwrap_or_default();
+    let advice = format!("if that is right, remove its entry from {} and run again", file.display());
+    Failure::new(4, Error::new(ErrorKind::Denied, what), advice)
+}
+
+/// Refuses a URL that names another certificate than when it was last used, before anything is sent there: who can
+/// change a URL in a script could lead captures elsewhere.
+pub(crate) fn check_server(location: &Location) -> Result<(), Failure> {
+    let Location::Https(url) = location else { return Ok(()) };
+    let pins = read()?;
+    let Some(known) = pins.get(&url.to_string()) else { return Ok(()) };
+    let now = fingerprint(location);
+    if known.fingerprint == now {
+        return Ok(());
+    }
+    let say = |fingerprint: &Option<String>| match fingerprint {
+        Some(fingerprint) => format!("the certificate {fingerprint}"),
+        None => "any certificate this system trusts".to_owned(),
+    };
+    let (was, is) = (say(&known.fingerprint), say(&now));
+    Err(refused(format!("{url} was used with {was}; now the URL asks for {is}")))
 }

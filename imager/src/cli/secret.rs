@@ -1,7 +1,8 @@
-//! Passphrases: from the environment, a file, a command, or asked for; never from the command line.
+//! Passphrases and tokens: from the environment, a file, a command, or asked for; never from the command line.
 
 use super::failure::Failure;
 use imager_units::{Context, Error, ErrorKind};
+use netshare_store::http::Token;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Command;
@@ -39,6 +40,26 @@ pub(crate) fn another_passphrase(file: Option<&Path>) -> Result<Vec<u8>> {
         Some(file) => not_empty(from_file(file)?),
         None => asked_twice(),
     }
+}
+
+/// The token for a server, from where it is configured.
+///
+/// # Errors
+/// Status 12 when it cannot be one; `Io` when it cannot be read.
+pub(crate) fn token() -> Result<Option<Token>> {
+    let text = match (std::env::var_os("IMAGER_TOKEN"), std::env::var_os("IMAGER_TOKEN_FILE")) {
+        (Some(token), _) => token.into_encoded_bytes(),
+        (None, Some(file)) => {
+            let file = Path::new(&file);
+            let read =
+                std::fs::read(file).context(|| format!("reading the token from {}", file.display()))?;
+            first_line(read)
+        }
+        (None, None) => return Ok(None),
+    };
+    let token = Token::new(&String::from_utf8_lossy(&text));
+    let advice = "it is what netshare token add printed; see IMAGER_TOKEN and IMAGER_TOKEN_FILE";
+    token.map(Some).map_err(|error| Failure::new(12, error, advice))
 }
 
 fn asked_twice() -> Result<Vec<u8>> {

@@ -5,11 +5,15 @@ use super::failure::Failure;
 use super::{pins, secret};
 use imager::captures::{self, Selector};
 use imager::repository::{Found, Locked, Repository};
-use imager::share::{Location, Missing};
+use imager::share::{Access, Location, Missing};
 use imager_disk::System;
 use imager_image::manifest::Manifest;
 use imager_units::{Error, ErrorKind, SectorSize};
+use netshare_store::Store;
+use netshare_store::http::SILENCE;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the repository lies.
 pub(crate) fn location(global: &Global) -> Result<Location, Failure> {
@@ -29,14 +33,33 @@ pub(crate) fn repository(global: &Global) -> Result<Repository, Failure> {
             }
         }
     };
-    pins::check(&repository)?;
+    pins::check(&location(global)?, &repository)?;
     Ok(repository)
 }
 
 /// The repository as it is found, before any passphrase.
 pub(crate) fn find(global: &Global) -> Result<Found, Failure> {
-    let store = location(global)?.open(Missing::Fail).map_err(Failure::no_repository)?;
+    let store = open(&location(global)?, Missing::Fail)?;
     Repository::find(store).map_err(Failure::no_repository)
+}
+
+/// Opens a share with what this process was given for it.
+pub(crate) fn open(location: &Location, missing: Missing) -> Result<Arc<dyn Store>, Failure> {
+    pins::check_server(location)?;
+    let (token, silence) = match location {
+        Location::Folder(_) => (None, SILENCE),
+        Location::Https(_) => (secret::token()?, silence()?),
+    };
+    location.open(&Access { missing, token, silence }).map_err(Failure::no_repository)
+}
+
+/// How long a server may say nothing.
+fn silence() -> Result<Duration, Failure> {
+    let Some(text) = std::env::var_os("IMAGER_TIMEOUT") else { return Ok(SILENCE) };
+    let seconds =
+        text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| (1..=3600).contains(seconds));
+    let wrong = || Failure::usage(format!("IMAGER_TIMEOUT is {text:?}: seconds are expected, 1 to 3600"));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// The encrypted repository of a command about keys.
