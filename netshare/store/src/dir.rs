@@ -5,6 +5,9 @@
 //! disk; so the file system that was there at the start is remembered, and any other is an error.
 
 mod publish;
+mod upload;
+
+pub use upload::Upload;
 
 use crate::{Entry, ObjectName, Put, Store, name};
 use imager_units::{ByteLen, Context, Error, ErrorKind, Extent, Result};
@@ -93,8 +96,22 @@ impl DirStore {
     pub fn create(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).context(|| format!("creating {}", path.display()))?;
         let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-        missing.into_iter().rev().try_for_each(create_folder)?;
+        missing.into_iter().rev().try_for_each(|folder| create_folder(folder).map(drop))?;
         Self::open(&path)
+    }
+
+    /// An object, open at its beginning, and its length.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io`, `Denied` from the share.
+    pub fn file(&self, name: &ObjectName) -> Result<(File, ByteLen)> {
+        let fail = |error| self.failed("reading", name, error);
+        let file = File::open(self.path(name)).map_err(fail)?;
+        let metadata = file.metadata().map_err(fail)?;
+        if !metadata.is_file() {
+            return Err(fail(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok((file, ByteLen::new(metadata.len())))
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -111,17 +128,20 @@ impl DirStore {
         Err(Error::with_source(ErrorKind::Io, format!("the share {} went away", self.root.display()), gone))
     }
 
-    /// Creates the folders above `name`, durably, and returns the innermost.
-    fn settle(&self, name: &ObjectName) -> Result<PathBuf> {
+    /// Creates the folders above `name`, durably; the innermost, and which of them are new.
+    fn settle(&self, name: &ObjectName) -> Result<(PathBuf, Vec<PathBuf>)> {
         let mut folder = self.root.clone();
+        let mut made = Vec::new();
         for segment in name.segments().rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
             folder.push(segment);
             if !self.lock().contains(&folder) {
-                create_folder(&folder)?;
+                if create_folder(&folder)? {
+                    made.push(folder.clone());
+                }
                 self.lock().insert(folder.clone());
             }
         }
-        Ok(folder)
+        Ok((folder, made))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
@@ -178,18 +198,9 @@ impl Store for DirStore {
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
-        for _ in 0..TRIES {
-            self.check_mounted()?;
-            if self.is_present(name, bytes)? {
-                return Ok(Put::Present);
-            }
-            if self.publish(name, bytes)? {
-                return Ok(Put::Created);
-            }
-        }
-        let what =
-            format!("{name} in {} is created and deleted by others again and again", self.root.display());
-        Err(Error::new(ErrorKind::Io, what))
+        let mut upload = Upload::begin(self, name.clone())?;
+        upload.write(bytes)?;
+        upload.finish()
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
@@ -241,14 +252,17 @@ impl Store for DirStore {
     }
 }
 
-/// Creates a folder whose parent exists, unless it is there, and makes its entry in the parent durable.
-fn create_folder(folder: &Path) -> Result<()> {
-    match fs::create_dir(folder) {
+/// Creates a folder whose parent exists, unless it is there, and makes its entry in the parent durable. Whether it is
+/// new.
+fn create_folder(folder: &Path) -> Result<bool> {
+    let made = match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io(format!("creating the folder {}", folder.display()), error))
+            return Err(Error::io(format!("creating the folder {}", folder.display()), error));
         }
-        _ => folder.parent().map_or(Ok(()), publish::sync_folder),
-    }
+        created => created.is_ok(),
+    };
+    folder.parent().map_or(Ok(()), publish::sync_folder)?;
+    Ok(made)
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -6,69 +6,50 @@
 //! and everything else is written under its own name, opened exclusively: a reader may meet a part of it, which does
 //! not verify, but no two writers can both believe they won.
 
-use super::{DirStore, is_absent, unless_absent};
+use super::{DirStore, is_absent};
 use crate::ObjectName;
-use imager_units::{Context, Error, ErrorKind, Result};
+use imager_units::{Context, Result};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Folders whose objects are named by their content, or by an id of their own.
 const NAMED_BY_CONTENT: [&str; 2] = ["packs", "index"];
 
-const CHUNK_BYTES: usize = 1 << 20;
-
 impl DirStore {
-    /// Whether the object is there with just these bytes, which are then durable.
-    pub(super) fn is_present(&self, name: &ObjectName, bytes: &[u8]) -> Result<bool> {
-        let path = self.path(name);
-        let fail =
-            |error| Error::io(format!("comparing {} with what is to be stored", path.display()), error);
-        let Some(mut file) = unless_absent(File::open(&path)).map_err(fail)? else {
-            return Ok(false);
-        };
-        if !holds(&mut file, bytes).map_err(fail)? {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("{} is there with other content", path.display()),
-            ));
-        }
-        // Whoever wrote it may not have come to this yet.
-        file.sync_all().map_err(fail)?;
-        path.parent().map_or(Ok(()), sync_folder)?;
-        Ok(true)
-    }
-
-    /// Makes a new object; not done when the name was taken meanwhile, or its folder removed.
-    pub(super) fn publish(&self, name: &ObjectName, bytes: &[u8]) -> Result<bool> {
-        let folder = self.settle(name)?;
-        let path = self.path(name);
-        let say = || format!("storing {name} in {}", self.root.display());
-        let temporary = match Temporary::write(&folder, bytes) {
+    /// A temporary file beside where `name` will be; `None` when somebody removed the folder meanwhile.
+    pub(super) fn temporary(&self, name: &ObjectName) -> Result<Option<Temporary>> {
+        let (folder, made) = self.settle(name)?;
+        match Temporary::create(&folder, made) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lock().clear();
-                return Ok(false);
+                Ok(None)
             }
-            written => written.context(say)?,
-        };
+            created => created.map(Some).context(|| format!("storing {name} in {}", self.root.display())),
+        }
+    }
+
+    /// Makes a synced temporary file an object; not done when the name was taken meanwhile.
+    pub(super) fn publish(&self, name: &ObjectName, temporary: &mut Temporary) -> Result<bool> {
+        let path = self.path(name);
         let published = match self.link(&temporary.path, &path) {
             Err(error) if has_no_links(&error) => {
                 if name.segments().next().is_some_and(|first| NAMED_BY_CONTENT.contains(&first)) {
                     fs::rename(&temporary.path, &path)
                 } else {
-                    write_exclusively(&path, bytes)
+                    copy_exclusively(&mut temporary.file, &path)
                 }
             }
             linked => linked,
         };
-        drop(temporary);
         match published {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            published => published.context(say)?,
+            published => published.context(|| format!("storing {name} in {}", self.root.display()))?,
         }
-        sync_folder(&folder)?;
+        temporary.made.clear();
+        path.parent().map_or(Ok(()), sync_folder)?;
         Ok(true)
     }
 
@@ -81,22 +62,35 @@ impl DirStore {
     }
 }
 
-/// A temporary file, removed when dropped. Listings pass over its name; the name tells when and by which process it
-/// was made, so that what a dead process left can be found.
-struct Temporary {
+/// A temporary file, removed when dropped, with the folders that were made for it and are still empty. Listings pass
+/// over its name; the name tells when and by which process it was made, so that what a dead process left can be found.
+#[derive(Debug)]
+pub(super) struct Temporary {
     path: PathBuf,
+    file: File,
+    /// Outermost first. Whoever relies on one of them meanwhile finds it gone and makes it again.
+    made: Vec<PathBuf>,
 }
 
 impl Temporary {
-    fn write(folder: &Path, bytes: &[u8]) -> io::Result<Self> {
+    fn create(folder: &Path, made: Vec<PathBuf>) -> io::Result<Self> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = std::hash::RandomState::new().build_hasher().finish();
         let path = folder.join(format!(".tmp-{seconds}-{}-{random:016x}", std::process::id()));
-        let mut file = File::create_new(&path)?;
-        let temporary = Self { path };
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(temporary)
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        Ok(Self { path, file, made })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 }
 
@@ -108,12 +102,16 @@ impl Drop for Temporary {
             }
             _ => {}
         }
+        for folder in self.made.iter().rev() {
+            // One that is in use by now is not empty, and stays.
+            drop(fs::remove_dir(folder));
+        }
     }
 }
 
-fn write_exclusively(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn copy_exclusively(from: &mut File, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = from.rewind().and_then(|()| io::copy(from, &mut file)).and_then(|_| file.sync_all());
     if written.is_err() {
         // The name is ours, so what is under it is ours to remove; should that fail too, the part does not verify.
         drop(fs::remove_file(path));
@@ -129,22 +127,6 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
         }
         synced => synced.context(|| format!("syncing the folder {}", folder.display())),
     }
-}
-
-fn holds(file: &mut File, bytes: &[u8]) -> io::Result<bool> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || u64::try_from(bytes.len()) != Ok(metadata.len()) {
-        return Ok(false);
-    }
-    let mut buffer = vec![0; CHUNK_BYTES.min(bytes.len())];
-    for chunk in bytes.chunks(CHUNK_BYTES) {
-        let read = &mut buffer[..chunk.len()];
-        file.read_exact(read)?;
-        if read != chunk {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// What file systems answer that have no hard links (EPERM, EOPNOTSUPP, ENOSYS, EINVAL), or no more of them (EMLINK).

@@ -1,0 +1,120 @@
+//! What can be said on the command line.
+
+use crate::Scope;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The address that is listened on unless told otherwise.
+pub(crate) const LISTEN: &str = "0.0.0.0:7443";
+
+/// The HTTPS share server: repositories below one folder, behind tokens.
+#[derive(Debug, Parser)]
+#[command(name = "netshare", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the repositories below a folder; prints the URL on stdout, logs on stderr (NETSHARE_LOG=warn for less)
+    Serve(Serve),
+    /// Make, list and revoke tokens; a running server follows at once
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The folder; each repository is a folder in it
+    pub(crate) dir: PathBuf,
+    /// Where to listen [default: the sockets that systemd passed, or 0.0.0.0:7443]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// `self-signed` (made at the first start and kept in DIR/.netshare), or the files of a certificate and its key
+    #[arg(long, value_name = "self-signed|CERT,KEY", default_value = "self-signed")]
+    pub(crate) tls: Tls,
+    /// Serve figures for Prometheus there, over plain HTTP and without a token (so use 127.0.0.1:PORT)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print its secret, once
+    Add(Add),
+    /// Show the tokens, without their secrets
+    List(Where),
+    /// End a token
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The folder that is served
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// A name for it, shown in lists and in the log
+    pub(crate) name: String,
+    /// The folder that is served
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// machine:NAME (capture one machine), restore (read), restore:NAME,… (read these machines) or admin
+    #[arg(long)]
+    pub(crate) scope: Scope,
+    /// The repositories it is for [default: every one]
+    #[arg(long = "repo", value_name = "NAME")]
+    pub(crate) repositories: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// Its name
+    pub(crate) name: String,
+    /// The folder that is served
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    SelfSigned,
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+impl FromStr for Tls {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(',') {
+            None if text == "self-signed" => Ok(Self::SelfSigned),
+            Some((certificate, key)) if !certificate.is_empty() && !key.is_empty() => {
+                Ok(Self::Files { certificate: certificate.into(), key: key.into() })
+            }
+            _ => Err("self-signed, or two files: CERT,KEY".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arguments, LISTEN, Tls};
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        assert!(LISTEN.parse::<std::net::SocketAddr>().is_ok());
+        assert!("a.pem,b.pem".parse::<Tls>().is_ok() && "a.pem".parse::<Tls>().is_err());
+    }
+}

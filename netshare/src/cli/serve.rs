@@ -1,0 +1,97 @@
+//! `netshare serve`.
+
+use super::args::{self, Tls};
+use super::failure::{Failure, no_socket};
+use crate::certificate::host_name;
+use crate::{Identity, Limits, Server, Sockets};
+use imager_units::{Context, Error, ErrorKind};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+const THREADS_MAX: usize = 4;
+/// The repository that the printed URL names; any other is as good.
+const REPOSITORY: &str = "default";
+const INTERRUPTED: u8 = 130;
+/// How long calls to the disk may take once everything else has ended.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves until a signal says to stop.
+pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
+    if let Err(error) = std::fs::metadata(&options.dir) {
+        return Err(Error::io(format!("opening {}", options.dir.display()), error).into());
+    }
+    let limits = Limits::default();
+    let identity = match &options.tls {
+        Tls::SelfSigned => Identity::self_signed(&options.dir)?,
+        Tls::Files { certificate, key } => Identity::from_files(certificate, key)?,
+    };
+    let calls = limits.disk_calls;
+    let server = Server::new(&options.dir, &identity, limits)?;
+    let sockets = sockets(options)?;
+    let address = sockets.share.first().map(TcpListener::local_addr).transpose();
+    if let Some(address) = address.context(|| "asking for the address".to_owned())? {
+        let line = format!("https://{}/{REPOSITORY}#{}\n", authority(address), identity.fingerprint());
+        // Whoever does not read it can still use the server.
+        drop(std::io::stdout().lock().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush()));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(calls)
+        .enable_all()
+        .build()
+        .context(|| "starting the threads".to_owned())?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let result = runtime.block_on(serve(server, sockets, Arc::clone(&interrupted)));
+    runtime.shutdown_timeout(DISK_PATIENCE);
+    result?;
+    let code = if interrupted.load(Ordering::Relaxed) { INTERRUPTED } else { 0 };
+    Ok(ExitCode::from(code))
+}
+
+async fn serve(server: Server, sockets: Sockets, interrupted: Arc<AtomicBool>) -> Result<(), Failure> {
+    let say = || "waiting for signals".to_owned();
+    let mut terminate = signal(SignalKind::terminate()).context(say)?;
+    let mut interrupt = signal(SignalKind::interrupt()).context(say)?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => interrupted.store(true, Ordering::Relaxed),
+        }
+    };
+    Ok(server.run(sockets, stop).await?)
+}
+
+fn sockets(options: &args::Serve) -> Result<Sockets, Failure> {
+    let bind = |address: SocketAddr| TcpListener::bind(address).map_err(|error| no_socket(address, error));
+    let mut share = Vec::new();
+    if options.listen.is_none() {
+        let mut passed = listenfd::ListenFd::from_env();
+        for number in 0..passed.len() {
+            let socket = passed.take_tcp_listener(number).context(|| {
+                format!("taking socket {number} from systemd; each has to be a TCP socket that listens")
+            })?;
+            share.extend(socket);
+        }
+    }
+    if share.is_empty() {
+        let default = args::LISTEN.parse().map_err(|error| {
+            Error::with_source(ErrorKind::Invalid, args::LISTEN, std::io::Error::other(format!("{error}")))
+        });
+        share.push(bind(options.listen.map_or(default, Ok)?)?);
+    }
+    Ok(Sockets { share, metrics: options.metrics.map(bind).transpose()? })
+}
+
+/// What a client writes to get there.
+fn authority(address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    format!("{}:{}", host_name().unwrap_or_else(|| "localhost".to_owned()), address.port())
+}

@@ -1,0 +1,167 @@
+//! What a machine's token puts under names that others believe: only what speaks of that machine.
+//!
+//! A lease names the manifest that ends it, a manifest says whose it is, an index belongs to a capture. A machine that
+//! could put any of them for another could make that one's capture fail, or stand in for it.
+
+use imager_image::{CaptureId, manifest, names};
+use imager_units::{ErrorKind, Result};
+use netshare_store::{DirStore, ObjectName, Store};
+use serde::Deserialize;
+
+/// How much of a document has to be seen: the fixed part of a manifest and the longest header.
+pub(crate) const SEEN_BYTES: usize = 16 + (64 << 10);
+
+#[derive(Deserialize)]
+struct Lease {
+    manifest: String,
+    machine: String,
+}
+
+/// Whether `head`, the beginning of an object of `len` bytes, may be put at `name` by the token of `machine`.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check(machine: &str, name: &ObjectName, head: &[u8], len: u64) -> Result<(), &'static str> {
+    let is_whole = u64::try_from(head.len()) == Ok(len);
+    match name.segments().collect::<Vec<_>>().as_slice() {
+        ["leases", id] if is_whole => check_lease(machine, id, head),
+        ["leases", _] => Err("a lease is not that long"),
+        ["captures", _, _] => check_manifest(machine, name.as_str(), head),
+        _ => Ok(()),
+    }
+}
+
+fn check_lease(machine: &str, id: &str, document: &[u8]) -> Result<(), &'static str> {
+    let lease: Lease = serde_json::from_slice(document).map_err(|_| "this is no lease")?;
+    let (whose, _, capture) = names::manifest_parts(&lease.manifest).ok_or("the lease names no manifest")?;
+    if lease.machine != machine || whose != machine {
+        return Err("the lease is another machine's");
+    }
+    if id.parse().ok() != Some(capture) {
+        return Err("the lease is not of the capture it names");
+    }
+    Ok(())
+}
+
+fn check_manifest(machine: &str, name: &str, head: &[u8]) -> Result<(), &'static str> {
+    let (_, _, id) = names::manifest_parts(name).ok_or("this is no name for a manifest")?;
+    let header = manifest_header(head).ok_or("this is no manifest that this server knows")?;
+    if header.machine != machine {
+        return Err("the manifest is another machine's");
+    }
+    if header.id != id {
+        return Err("the manifest is not of the capture in its name");
+    }
+    if header.revoked {
+        return Err("only an admin revokes a capture");
+    }
+    Ok(())
+}
+
+/// The clear header; FORMAT.md, section 9.
+fn manifest_header(head: &[u8]) -> Option<manifest::Header> {
+    let rest = head.strip_prefix(&manifest::MANIFEST_MAGIC)?;
+    let (version, rest) = rest.split_first_chunk()?;
+    let (_flags, rest) = rest.split_first_chunk::<2>()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    if u16::from_le_bytes(*version) != imager_image::FORMAT_VERSION {
+        return None;
+    }
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+    serde_json::from_slice(rest.get(..len)?).ok()
+}
+
+/// Whether an index would take the name of another machine's capture, which is under way.
+///
+/// # Errors
+/// `Denied`, `Io` from the disk.
+pub(crate) fn is_anothers_index(store: &DirStore, machine: &str, name: &ObjectName) -> Result<bool> {
+    let ["index", id] = name.segments().collect::<Vec<_>>()[..] else { return Ok(false) };
+    let Ok(id) = id.parse::<CaptureId>() else { return Ok(false) };
+    let lease = match store.get(&ObjectName::new(names::lease(id))?) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        lease => lease?,
+    };
+    Ok(serde_json::from_slice::<Lease>(&lease).is_ok_and(|lease| lease.machine != machine))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+    use imager_image::CaptureId;
+    use imager_image::manifest::{Header, Kind};
+    use netshare_store::ObjectName;
+    use proptest::prelude::{any, proptest};
+
+    const TIME: &str = "20261121T031500Z";
+
+    fn header(machine: &str, id: CaptureId) -> Header {
+        Header {
+            machine: machine.to_owned(),
+            time: "2026-11-21T03:15:00Z".to_owned(),
+            kind: Kind::Full,
+            id,
+            sequence: 1,
+            previous: None,
+            revoked: false,
+        }
+    }
+
+    fn manifest(header: &Header) -> Vec<u8> {
+        let json = serde_json::to_vec(header).unwrap();
+        let mut bytes = imager_image::manifest::MANIFEST_MAGIC.to_vec();
+        bytes.extend(1_u16.to_le_bytes());
+        bytes.extend(0_u16.to_le_bytes());
+        bytes.extend(u32::try_from(json.len()).unwrap().to_le_bytes());
+        bytes.extend(json);
+        bytes.extend([0; 64]);
+        bytes
+    }
+
+    fn judge(name: &str, bytes: &[u8]) -> Result<(), &'static str> {
+        check("web", &ObjectName::new(name).unwrap(), bytes, bytes.len() as u64)
+    }
+
+    #[test]
+    fn a_machine_puts_its_own_manifests_only() {
+        let (id, other) = (CaptureId([7; 16]), CaptureId([8; 16]));
+        let name = format!("captures/web/{TIME}-{id}");
+        judge(&name, &manifest(&header("web", id))).unwrap();
+        assert!(judge(&name, &manifest(&header("db", id))).is_err());
+        assert!(judge(&name, &manifest(&header("web", other))).is_err());
+        assert!(judge(&name, &manifest(&Header { revoked: true, ..header("web", id) })).is_err());
+        assert!(judge("captures/web/notes", &manifest(&header("web", id))).is_err());
+        assert!(judge(&name, b"{}").is_err());
+        let revocation = Header { revoked: true, ..header("web", id) }.revocation().unwrap();
+        assert_eq!(judge(&name, &revocation), Err("only an admin revokes a capture"));
+    }
+
+    #[test]
+    fn a_machine_puts_its_own_leases_only() {
+        let id = CaptureId([7; 16]);
+        let lease = |machine: &str, whose: &str, id| {
+            let manifest = format!("captures/{whose}/{TIME}-{id}");
+            serde_json::json!({ "manifest": manifest, "machine": machine }).to_string().into_bytes()
+        };
+        let name = format!("leases/{id}");
+        judge(&name, &lease("web", "web", id)).unwrap();
+        assert!(judge(&name, &lease("db", "db", id)).is_err());
+        assert!(judge(&name, &lease("web", "db", id)).is_err());
+        assert!(judge(&name, &lease("web", "web", CaptureId([8; 16]))).is_err());
+        assert!(judge(&name, b"").is_err());
+        let long = check("web", &ObjectName::new(name.as_str()).unwrap(), &lease("web", "web", id), 1 << 20);
+        assert!(long.is_err());
+        judge("packs/00/x", b"anything").unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let name = format!("captures/web/{TIME}-{}", CaptureId([7; 16]));
+            let _any = judge(&name, &bytes);
+            let mut longer = manifest(&header("web", CaptureId([7; 16])))[..16].to_vec();
+            longer.extend(bytes);
+            let _any = judge(&name, &longer);
+        }
+    }
+}

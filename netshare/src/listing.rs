@@ -1,0 +1,94 @@
+//! Listing a folder, a line an object, with a last line that says the listing is whole.
+
+use crate::answer::{Answer, Payload, Refusal, with_body};
+use crate::scope::Scope;
+use crate::server::Server;
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+use hyper::StatusCode;
+use imager_units::{Error, ErrorKind, Result as StoreResult};
+use netshare_store::{DirStore, Entry, Store};
+use serde::Serialize;
+use std::io;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+const LINES: &str = "application/x-ndjson";
+/// Lines are sent when there are so many bytes of them.
+const BATCH_BYTES: usize = 32 << 10;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    len: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Last {
+    end: bool,
+    count: u64,
+}
+
+/// The answer to a GET of a folder's listing.
+pub(crate) fn send(server: &Server, store: Arc<DirStore>, folder: String, scope: Scope) -> Answer {
+    let (sender, channel) = Channel::new(1);
+    let disk = server.disk.clone();
+    tokio::spawn(async move {
+        let mut writer = Writer { sender, runtime: Handle::current(), batch: Vec::new(), count: 0 };
+        let list = move || {
+            let listed = store.list(&folder, &mut |entry| {
+                if scope.shows(&entry.name) { writer.entry(&entry) } else { Ok(()) }
+            });
+            match listed.and_then(|()| writer.finish()) {
+                // Whose client is gone has nobody to tell.
+                Err(error) if error.kind() != ErrorKind::Cancelled => {
+                    tracing::error!("listing {folder}: {:?}", Refusal::from(error).reason());
+                    writer.sender.abort(io::Error::other("the share's disk failed"));
+                }
+                _ => {}
+            }
+            Ok::<_, Refusal>(())
+        };
+        disk.call(list).await
+    });
+    with_body(StatusCode::OK, LINES, Payload::coming(channel, None))
+}
+
+/// Writes lines from the thread that lists, which waits while the client is slow.
+struct Writer {
+    sender: Sender<Bytes, io::Error>,
+    runtime: Handle,
+    batch: Vec<u8>,
+    count: u64,
+}
+
+impl Writer {
+    fn entry(&mut self, entry: &Entry) -> StoreResult<()> {
+        self.count += 1;
+        let received = entry.received.and_then(|time| jiff::Timestamp::try_from(time).ok());
+        let received = received.map(|time| time.to_string());
+        self.line(&Line { name: entry.name.as_str(), len: entry.len.get(), received })?;
+        if self.batch.len() < BATCH_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    fn finish(&mut self) -> StoreResult<()> {
+        self.line(&Last { end: true, count: self.count })?;
+        self.flush()
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> StoreResult<()> {
+        serde_json::to_writer(&mut self.batch, line)
+            .map_err(|error| Error::with_source(ErrorKind::Io, "encoding a line", error))?;
+        self.batch.push(b'\n');
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StoreResult<()> {
+        let batch = Bytes::from(std::mem::take(&mut self.batch));
+        self.runtime
+            .block_on(self.sender.send_data(batch))
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "the client is gone"))
+    }
+}
