@@ -2,7 +2,7 @@
 
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use netshare_store::http::{Fingerprint, HttpStore, HttpsUrl, Refusal, Token};
-use netshare_store::{DirStore, Entry, ObjectName, Put, Store};
+use netshare_store::{DirStore, Entry, ObjectName, Put, Retry, Store, Throttle, Watch};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,19 @@ pub struct Access {
     pub token: Option<Token>,
     /// How long a server may say nothing.
     pub silence: Duration,
+    /// How it is treated when it fails, and when others need the line.
+    pub manners: Manners,
+}
+
+/// How a share that fails, or whose line others need, is treated.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    /// How long one that does not answer is asked again.
+    pub patience: Duration,
+    /// At most so many bytes a second, both directions together.
+    pub limit: Option<ByteLen>,
+    /// Who waits meanwhile.
+    pub watch: Arc<dyn Watch>,
 }
 
 /// Whether a share's folder is made when it is not there.
@@ -80,8 +93,8 @@ impl Location {
     /// `NotFound`, `Denied`, `Lost`.
     pub fn open(&self, access: &Access) -> Result<Arc<dyn Store>> {
         match self {
-            Self::Folder(path) => share(folder(path, access.missing)),
-            Self::Https(url) => share(https(url, access)),
+            Self::Folder(path) => share(folder(path, access.missing), &access.manners),
+            Self::Https(url) => share(https(url, access), &access.manners),
         }
     }
 }
@@ -112,8 +125,13 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
 }
 
 /// What every kind of share is wrapped into.
-fn share<S: Store + 'static>(store: Result<S>) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(Share(store.map_err(lost)?)))
+fn share<S: Store + 'static>(store: Result<S>, manners: &Manners) -> Result<Arc<dyn Store>> {
+    let Manners { patience, limit, watch } = manners;
+    let store = Share(Retry::new(store.map_err(lost)?, *patience, Arc::clone(watch)));
+    Ok(match limit {
+        None => Arc::new(store),
+        Some(rate) => Arc::new(Throttle::new(store, *rate, Arc::clone(watch))),
+    })
 }
 
 /// A store whose I/O errors are the share's.

@@ -56,6 +56,8 @@ impl Imager {
             command.env_remove(format!("IMAGER_{name}"));
         }
         command.env("IMAGER_STATE_DIR", &self.state).env("IMAGER_REPO", &self.repository);
+        // A share that a test breaks stays broken, unless it says otherwise.
+        command.env("IMAGER_PATIENCE", "0");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(arguments.iter().map(AsRef::as_ref)).stdin(Stdio::null());
         command

@@ -1,8 +1,11 @@
 //! Every flag, once: help, man pages and completions come from here.
 
+use super::quantity::{parse_rate, parse_time};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use imager_image::manifest::{Kind, Role};
+use imager_units::ByteLen;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Image the disks of a server to a repository, and put them back.
 #[derive(Debug, Parser)]
@@ -37,6 +40,15 @@ pub(crate) struct Global {
     /// How to show progress on stderr
     #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: Progress,
+    /// How long a share that does not answer is asked again, such as 90s, 10m or 2h; 0: not at all
+    #[arg(
+        long, global = true, env = "IMAGER_PATIENCE", default_value = "10m", value_parser = parse_time,
+        value_name = "TIME", help_heading = "The share"
+    )]
+    pub(crate) patience: Duration,
+    /// At most so many bytes a second to and from the share, such as 50M (MiB) or 800KB
+    #[arg(long, global = true, value_parser = parse_rate, value_name = "RATE", help_heading = "The share")]
+    pub(crate) limit: Option<ByteLen>,
 }
 
 /// How progress is shown.

@@ -12,7 +12,7 @@ use serde_json::json;
 pub(crate) fn run(global: &Global, options: &Init) -> Result<Status, Failure> {
     let location = session::location(global)?;
     let secret = options.encrypt.then(secret::new_passphrase).transpose()?;
-    let store = session::open(&location, Missing::Create)?;
+    let store = session::open(global, &location, Missing::Create)?;
     let repository = Repository::create(store, secret.as_deref()).map_err(|error| match error.kind() {
         ErrorKind::Exists => Failure::new(1, error, "nothing was changed; it can be used as it is"),
         _ => error.into(),

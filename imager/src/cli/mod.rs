@@ -18,6 +18,7 @@ mod nbd;
 mod output;
 mod pins;
 mod progress;
+mod quantity;
 mod restore;
 mod secret;
 mod session;

@@ -1,17 +1,23 @@
 //! Showing progress: bytes, rate, what is left, and which stage everything waits for.
 
 use super::args::{Global, Progress};
+use super::failure;
 use imager::monitor::{Monitor, Stage};
-use imager_units::ByteLen;
+use imager_units::{ByteLen, Error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use netshare_store::Watch;
+use netshare_store::retry::spell;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a line is printed.
 const EVERY: Duration = Duration::from_secs(3);
+
+/// The bar of this process, and whether it was asked to stop: there is one terminal and one set of signals.
+static THIS: OnceLock<(ProgressBar, Arc<AtomicBool>)> = OnceLock::new();
 
 /// A monitor for people and scripts, stopped by SIGINT and SIGTERM.
 pub(crate) struct Shown {
@@ -52,6 +58,7 @@ impl Shown {
         let now = Instant::now();
         let phase = Phase { what: String::new(), total: None, started: now, shown: now };
         let bar = ProgressBar::with_draw_target(None, target);
+        drop(THIS.set((bar.clone(), Arc::clone(&stop))));
         Self { how, bar, state: Mutex::new(phase), done: AtomicU64::new(0), spent: Default::default(), stop }
     }
 
@@ -140,5 +147,47 @@ impl Monitor for Shown {
 impl Drop for Shown {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Who waits for a share that does not answer: the person at the terminal, or the script that reads the lines.
+#[derive(Debug)]
+pub(crate) struct Waiting(Progress);
+
+impl Waiting {
+    /// As the command line asks.
+    pub(crate) fn new(global: &Global) -> Self {
+        Self(global.progress)
+    }
+
+    fn say(&self, line: &str) {
+        match THIS.get() {
+            Some((bar, _)) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Watch for Waiting {
+    fn cancelled(&self) -> bool {
+        THIS.get().is_some_and(|(_, stop)| stop.load(Ordering::Relaxed))
+    }
+
+    fn waiting(&self, error: &Error, left: Duration) {
+        let why = failure::chain(error);
+        if self.0 == Progress::Json {
+            let line = json!({ "phase": "waiting for the share", "error": why, "patience_left_seconds": left.as_secs() });
+            self.say(&line.to_string());
+        } else {
+            self.say(&format!("the share does not answer, trying again for {}: {why}", spell(left)));
+        }
+    }
+
+    fn answered(&self) {
+        if self.0 == Progress::Json {
+            self.say(&json!({ "phase": "the share answers again" }).to_string());
+        } else {
+            self.say("the share answers again");
+        }
     }
 }

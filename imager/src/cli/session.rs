@@ -2,10 +2,11 @@
 
 use super::args::Global;
 use super::failure::Failure;
+use super::progress::Waiting;
 use super::{pins, secret};
 use imager::captures::{self, Selector};
 use imager::repository::{Found, Locked, Repository};
-use imager::share::{Access, Location, Missing};
+use imager::share::{Access, Location, Manners, Missing};
 use imager_disk::System;
 use imager_image::manifest::Manifest;
 use imager_units::{Error, ErrorKind, SectorSize};
@@ -39,18 +40,24 @@ pub(crate) fn repository(global: &Global) -> Result<Repository, Failure> {
 
 /// The repository as it is found, before any passphrase.
 pub(crate) fn find(global: &Global) -> Result<Found, Failure> {
-    let store = open(&location(global)?, Missing::Fail)?;
+    let store = open(global, &location(global)?, Missing::Fail)?;
     Repository::find(store).map_err(Failure::no_repository)
 }
 
 /// Opens a share with what this process was given for it.
-pub(crate) fn open(location: &Location, missing: Missing) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) fn open(
+    global: &Global,
+    location: &Location,
+    missing: Missing,
+) -> Result<Arc<dyn Store>, Failure> {
     pins::check_server(location)?;
     let (token, silence) = match location {
         Location::Folder(_) => (None, SILENCE),
         Location::Https(_) => (secret::token()?, silence()?),
     };
-    location.open(&Access { missing, token, silence }).map_err(Failure::no_repository)
+    let watch = Arc::new(Waiting::new(global));
+    let manners = Manners { patience: global.patience, limit: global.limit, watch };
+    location.open(&Access { missing, token, silence, manners }).map_err(Failure::no_repository)
 }
 
 /// How long a server may say nothing.

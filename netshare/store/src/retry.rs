@@ -31,7 +31,7 @@ const SILENT: Duration = Duration::from_secs(2);
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// Whoever waits for the share with us.
-pub trait Watch: Send + Sync {
+pub trait Watch: std::fmt::Debug + Send + Sync {
     /// Whether to stop waiting.
     fn cancelled(&self) -> bool;
 

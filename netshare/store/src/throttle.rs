@@ -208,6 +208,7 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
     struct Stop;
 
     impl Watch for Stop {

@@ -139,7 +139,7 @@ fn a_clock_that_jumps_makes_the_patience_neither_endless_nor_zero() {
 }
 
 /// Stops after some glances, and writes down what it is told.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Impatient {
     glances: AtomicUsize,
     stop_after: Option<usize>,
