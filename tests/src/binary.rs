@@ -9,18 +9,28 @@ use std::time::SystemTime;
 /// source.
 pub fn imager() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| program("imager", "HALFHOUR_IMAGER", &["imager", "netshare/store"]))
+}
+
+/// The `netshare` of this build; `HALFHOUR_NETSHARE` names another.
+pub fn netshare() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
-        if let Some(path) = std::env::var_os("HALFHOUR_IMAGER") {
-            return path.into();
-        }
-        let profile = profile();
-        let path = profile.join("imager");
-        if modified(&path) < newest_source() {
-            build(&profile);
-        }
-        assert!(path.is_file(), "{} is not there: cargo build -p imager makes it", path.display());
-        path
+        program("netshare", "HALFHOUR_NETSHARE", &["imager/units", "imager/image", "netshare"])
     })
+}
+
+fn program(name: &str, variable: &str, sources: &[&str]) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let profile = profile();
+    let path = profile.join(name);
+    if modified(&path) < newest(sources) {
+        build(&profile, name);
+    }
+    assert!(path.is_file(), "{} is not there: cargo build -p {name} makes it", path.display());
+    path
 }
 
 /// Another program of this build, made together with the running test.
@@ -40,24 +50,24 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the repository")
 }
 
-fn build(profile: &Path) {
+fn build(profile: &Path, package: &str) {
     let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile's name");
     let name = if name == "debug" { "dev" } else { name };
     let target = profile.parent().expect("profiles lie in the target folder").display().to_string();
     let manifest = repository().join("Cargo.toml").display().to_string();
     let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let arguments = ["build", "-q", "-p", "imager", "--profile", name];
+    let arguments = ["build", "-q", "-p", package, "--profile", name];
     let arguments = [&arguments[..], &["--target-dir", &target, "--manifest-path", &manifest]].concat();
     let built = try_tool(cargo, &arguments);
-    assert!(built.is_ok(), "imager does not build: {}", built.expect_err("it failed"));
+    assert!(built.is_ok(), "{package} does not build: {}", built.expect_err("it failed"));
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|metadata| metadata.modified()).ok()
 }
 
-fn newest_source() -> Option<SystemTime> {
-    let mut folders = vec![repository().join("imager"), repository().join("netshare/store")];
+fn newest(sources: &[&str]) -> Option<SystemTime> {
+    let mut folders: Vec<_> = sources.iter().map(|source| repository().join(source)).collect();
     let mut newest = None;
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

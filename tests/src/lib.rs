@@ -16,8 +16,10 @@ pub mod imager;
 pub mod judge;
 pub mod junk;
 pub mod need;
+pub mod proxy;
 pub mod recipe;
 pub mod scratch;
+pub mod share;
 pub mod table;
 pub mod tool;
 pub mod tree;
@@ -25,7 +27,9 @@ pub mod tree;
 pub use device::{LoopDisk, Undo};
 pub use imager::{Imager, Ran};
 pub use need::skip;
+pub use proxy::{Fault, Proxy};
 pub use scratch::Scratch;
+pub use share::ShareServer;
 pub use tool::{tool, try_tool};
 
 /// A mebibyte.
