@@ -10,13 +10,16 @@ use crate::upload::Place;
 use crate::{document, download, listing, machines, upload};
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use netshare_store::{DirStore, ObjectName};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The version of the protocol, on every answer.
+const PROTOCOL: HeaderName = HeaderName::from_static("halfhour-share");
 
 /// What a connection is told about its last request.
 #[derive(Debug, Default)]
@@ -49,6 +52,8 @@ pub(crate) async fn answer(
     if is_head {
         *answer.body_mut() = Payload::whole("");
     }
+    // A client believes nothing that comes from a portal or proxy in between, whatever its status.
+    answer.headers_mut().insert(PROTOCOL, HeaderValue::from_static("1"));
     record.answered(answer.status());
     answer.map(|payload| CountedBody::new(payload, record))
 }

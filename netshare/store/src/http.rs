@@ -15,6 +15,7 @@ mod token;
 mod url;
 
 pub use refusal::Refusal;
+pub(crate) use tls::config as tls_config;
 pub use token::Token;
 pub use url::{Fingerprint, HttpsUrl};
 
@@ -23,7 +24,7 @@ use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use listing::Listing;
 use receive::{BODY_BYTES_MAX, Pace};
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE,
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use std::time::Duration;
@@ -31,6 +32,8 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Shorter than any server keeps a connection, so that none is used while it is being closed.
 const IDLE: Duration = Duration::from_secs(15);
+/// On every answer of our server. A portal's page is no answer, whatever its status.
+const PROTOCOL: HeaderName = HeaderName::from_static("halfhour-share");
 const DIGEST: HeaderName = HeaderName::from_static("halfhour-blake3");
 
 /// How long a server may say nothing, unless told otherwise.
@@ -97,9 +100,11 @@ impl HttpStore {
 
     fn ask(&self, request: RequestBuilder, body: &[u8], what: &dyn Fn() -> String) -> Result<Response> {
         let answer = rt::wait(send::send(request, body, self.silence, what))??;
-        let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if kind.starts_with(b"text/html") {
-            return Err(failure::strange(what(), "a web page comes instead of the share's answer"));
+        let is_ours = answer.headers().get(PROTOCOL).is_some_and(|version| version == "1");
+        if !is_ours && !answer.status().is_redirection() {
+            let status = answer.status();
+            let why = format!("no share server answers there (a portal or proxy in between?), but with {status}");
+            return Err(failure::strange(what(), why));
         }
         Ok(answer)
     }
@@ -157,6 +162,8 @@ impl Store for HttpStore {
         match answer.status() {
             StatusCode::CREATED => Ok(Put::Created),
             StatusCode::OK => Ok(Put::Present),
+            // What we send is well-formed, so if it was not when it came, it did not come whole.
+            StatusCode::BAD_REQUEST => Err(failure::strange(what(), "the object did not come whole to the server")),
             _ => Err(self.refused(what(), answer)?),
         }
     }

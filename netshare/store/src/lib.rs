@@ -15,6 +15,7 @@ mod name;
 mod recording;
 pub mod retry;
 mod rt;
+pub mod s3;
 mod store;
 mod throttle;
 

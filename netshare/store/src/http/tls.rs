@@ -12,7 +12,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, 
 use std::sync::Arc;
 
 /// TLS 1.3 and 1.2 with servers that `fingerprint` or the system's roots accept.
-pub(super) fn config(fingerprint: Option<Fingerprint>) -> Result<ClientConfig> {
+pub(crate) fn config(fingerprint: Option<Fingerprint>) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match fingerprint {
         Some(fingerprint) => Arc::new(Pinned { fingerprint, provider: Arc::clone(&provider) }),

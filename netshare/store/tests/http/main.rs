@@ -116,6 +116,7 @@ fn statuses_are_kinds_and_no_redirect_is_followed() {
     for (status, kind) in [
         ("200 OK", None),
         ("204 No Content", Some(ErrorKind::Io)),
+        ("400 Bad Request", Some(ErrorKind::Io)),
         ("302 Found", Some(ErrorKind::Denied)),
         ("307 Temporary Redirect", Some(ErrorKind::Denied)),
         ("401 Unauthorized", Some(ErrorKind::Denied)),
@@ -241,21 +242,23 @@ fn nobody_there_is_a_failure_that_may_pass() {
 #[test]
 fn bodies_are_as_long_as_they_should_be() {
     let range = "Content-Range: bytes 10-19/100\r\n";
-    let partial = |rest: &str, body: &str| format!("HTTP/1.1 206 Partial Content\r\n{rest}\r\n{body}");
+    let partial = |rest: &str, body: &str| {
+        format!("HTTP/1.1 206 Partial Content\r\nHalfhour-Share: 1\r\n{rest}\r\n{body}")
+    };
     for (raw, get, get_range) in [
         // Cut off.
-        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345".to_owned(), ErrorKind::Io, ErrorKind::Io),
+        ("HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: 10\r\n\r\n12345".to_owned(), ErrorKind::Io, ErrorKind::Io),
         // Without a length: nobody can tell whether it is whole.
-        ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n12345".to_owned(), ErrorKind::Io, ErrorKind::Io),
+        ("HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nConnection: close\r\n\r\n12345".to_owned(), ErrorKind::Io, ErrorKind::Io),
         (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n".to_owned(),
             ErrorKind::Io,
             ErrorKind::Io,
         ),
         // Longer than any object.
-        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50), ErrorKind::Io, ErrorKind::Io),
+        (format!("HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50), ErrorKind::Io, ErrorKind::Io),
         (
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", (64 << 20) + 1),
+            format!("HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: {}\r\n\r\n", (64 << 20) + 1),
             ErrorKind::Io,
             ErrorKind::Io,
         ),
@@ -270,7 +273,7 @@ fn bodies_are_as_long_as_they_should_be() {
         (partial(&format!("{range}Content-Length: 10\r\n"), "01234"), ErrorKind::Io, ErrorKind::Io),
         (partial("Content-Length: 10\r\n", "0123456789"), ErrorKind::Io, ErrorKind::Io),
         (
-            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 416 Range Not Satisfiable\r\nHalfhour-Share: 1\r\nContent-Length: 0\r\n\r\n".to_owned(),
             ErrorKind::Corrupt,
             ErrorKind::Corrupt,
         ),
@@ -285,7 +288,7 @@ fn bodies_are_as_long_as_they_should_be() {
         ("SSH-2.0-OpenSSH_9.6\r\n".to_owned(), ErrorKind::Io, ErrorKind::Io),
         (String::new(), ErrorKind::Io, ErrorKind::Io),
         (
-            format!("HTTP/1.1 200 OK\r\n{}", "X-More: and more\r\n".repeat(100_000)),
+            format!("HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\n{}", "X-More: and more\r\n".repeat(100_000)),
             ErrorKind::Io,
             ErrorKind::Io,
         ),
@@ -301,14 +304,19 @@ fn bodies_are_as_long_as_they_should_be() {
 }
 
 #[test]
-fn a_web_page_is_no_success() {
-    let stub = answers("200 OK", "Content-Type: text/html\r\n", b"<html>Please log in</html>");
-    let store = store(&stub.url());
-    fails(ErrorKind::Io, || store.put(&name("a"), b"x"));
-    fails(ErrorKind::Io, || store.len(&name("a")));
-    fails(ErrorKind::Io, || store.create());
-    fails(ErrorKind::Io, || store.delete(&name("a")));
-    fails(ErrorKind::Io, || listed(&store, ""));
+fn a_portals_answer_is_no_answer() {
+    for status in
+        ["200 OK", "201 Created", "204 No Content", "403 Forbidden", "404 Not Found", "409 Conflict"]
+    {
+        let stub = says(format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"));
+        let store = store(&stub.url());
+        fails(ErrorKind::Io, || store.put(&name("a"), b"x"));
+        fails(ErrorKind::Io, || store.get(&name("a")));
+        fails(ErrorKind::Io, || store.len(&name("a")));
+        fails(ErrorKind::Io, || store.create());
+        fails(ErrorKind::Io, || store.delete(&name("a")));
+        fails(ErrorKind::Io, || listed(&store, ""));
+    }
 }
 
 #[test]
@@ -321,7 +329,7 @@ fn silence_ends() {
     };
     let head = Stub::start(move |_, connection| quiet(connection, b""));
     let within = Stub::start(move |_, connection| {
-        quiet(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123")
+        quiet(connection, b"HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: 10\r\n\r\n123")
     });
     for stub in [&head, &within] {
         let store = store(&stub.url());
@@ -344,11 +352,12 @@ fn a_trickle_is_silence_too() {
             }
         })
     };
-    let stub = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b".");
+    let stub = drip(b"HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: 1000000\r\n\r\n", b".");
     fails(ErrorKind::Io, || store(&stub.url()).get(&name("a")));
-    let stub = drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n");
+    let stub =
+        drip(b"HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n");
     fails(ErrorKind::Io, || listed(&store(&stub.url()), ""));
-    let stub = drip(b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n");
+    let stub = drip(b"HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\n", b"X-More: x\r\n");
     fails(ErrorKind::Io, || store(&stub.url()).get(&name("a")));
 }
 
@@ -356,7 +365,7 @@ fn a_trickle_is_silence_too() {
 fn slow_is_not_silent() {
     let stub = Stub::start(|head, connection| {
         body(head, connection)?;
-        write!(connection, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 12 * 4096)?;
+        write!(connection, "HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Length: {}\r\n\r\n", 12 * 4096)?;
         for _ in 0..12 {
             std::thread::sleep(SILENCE / 4);
             connection.write_all(&[1; 4096])?;
@@ -376,7 +385,7 @@ fn an_endless_listing_ends() {
     let number = std::sync::atomic::AtomicU64::new(0);
     let stub = Stub::start(move |_, connection| {
         connection.write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
         )?;
         loop {
             let from = number.fetch_add(1000, std::sync::atomic::Ordering::Relaxed);
@@ -399,7 +408,7 @@ fn listings_are_whole_or_errors() {
     let line = r#"{"name":"packs/a","len":1,"received":"2026-11-22T00:00:00Z"}"#;
     let listing = |text: String| {
         says(format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nHalfhour-Share: 1\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n0\r\n\r\n",
             text.len()
         ))
     };
