@@ -15,7 +15,6 @@ mod token;
 mod url;
 
 pub use refusal::Refusal;
-pub(crate) use tls::config as tls_config;
 pub use token::Token;
 pub use url::{Fingerprint, HttpsUrl};
 
@@ -23,9 +22,7 @@ use crate::{Entry, ObjectName, Put, Store, rt};
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use listing::Listing;
 use receive::{BODY_BYTES_MAX, Pace};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE,
-};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use std::time::Duration;
 
@@ -103,7 +100,8 @@ impl HttpStore {
         let is_ours = answer.headers().get(PROTOCOL).is_some_and(|version| version == "1");
         if !is_ours && !answer.status().is_redirection() {
             let status = answer.status();
-            let why = format!("no share server answers there (a portal or proxy in between?), but with {status}");
+            let why =
+                format!("no share server answers there (a portal or proxy in between?), but with {status}");
             return Err(failure::strange(what(), why));
         }
         Ok(answer)
@@ -163,7 +161,9 @@ impl Store for HttpStore {
             StatusCode::CREATED => Ok(Put::Created),
             StatusCode::OK => Ok(Put::Present),
             // What we send is well-formed, so if it was not when it came, it did not come whole.
-            StatusCode::BAD_REQUEST => Err(failure::strange(what(), "the object did not come whole to the server")),
+            StatusCode::BAD_REQUEST => {
+                Err(failure::strange(what(), "the object did not come whole to the server"))
+            }
             _ => Err(self.refused(what(), answer)?),
         }
     }

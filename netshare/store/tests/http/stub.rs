@@ -174,7 +174,11 @@ pub(crate) fn answer(
     headers: &str,
     body: &[u8],
 ) -> std::io::Result<bool> {
-    write!(connection, "HTTP/1.1 {status}\r\nHalfhour-Share: 1\r\nContent-Length: {}\r\n{headers}\r\n", body.len())?;
+    write!(
+        connection,
+        "HTTP/1.1 {status}\r\nHalfhour-Share: 1\r\nContent-Length: {}\r\n{headers}\r\n",
+        body.len()
+    )?;
     connection.write_all(body)?;
     connection.flush()?;
     Ok(true)
