@@ -15,6 +15,7 @@ mod token;
 mod url;
 
 pub use refusal::Refusal;
+pub(crate) use tls::config as tls_config;
 pub use token::Token;
 pub use url::{Fingerprint, HttpsUrl};
 

@@ -26,7 +26,10 @@ fn malformed_requests_are_refused_and_leave_nothing() {
         // Two readings of where a body ends.
         (&[400], format!("{put}{digest}Content-Length: 0\r\nContent-Length: 5\r\n\r\nGET /")),
         (&[400], format!("{put}{digest}Content-Length: 0, 5\r\n\r\n")),
-        (&[400, 411], format!("{put}{digest}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+        (
+            &[400, 411],
+            format!("{put}{digest}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ),
         (
             &[400, 411],
             format!("{put}{digest}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
@@ -42,7 +45,7 @@ fn malformed_requests_are_refused_and_leave_nothing() {
         (&[400], format!("{put}{digest}Content-Length: +1\r\n\r\n")),
         (&[400], format!("{put}{digest}Content-Length: 0x10\r\n\r\n")),
         (&[400], format!("{put}{digest}Content-Length: 99999999999999999999\r\n\r\n")),
-        (&[400, 413], format!("{put}{digest}Content-Length: 18446744073709551615\r\n\r\n")),
+        (&[400, 413, 431], format!("{put}{digest}Content-Length: 18446744073709551615\r\n\r\n")),
         (&[413], format!("{put}{digest}Content-Length: 67108865\r\n\r\n")),
         // Digests.
         (&[400], format!("{put}Content-Length: 0\r\n\r\n")),

@@ -1,5 +1,7 @@
 //! The share server seen from outside: a running server, real TLS, real files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod hostile;
 mod objects;
 mod scopes;
