@@ -142,7 +142,7 @@ def machine():
 
 
 def build():
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "imager"], cwd=PROJECT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "imager", "-p", "netshare"], cwd=PROJECT, check=True)
     text = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=PROJECT, check=True,
                           text=True, capture_output=True).stdout
     return Path(json.loads(text)["target_directory"]) / "release/imager"

@@ -7,7 +7,7 @@ import json
 import images
 import measure
 from measure import interleave, median
-from tools import Borg, Partclone, missing
+from tools import Borg, Partclone, Share, missing
 from used import used_bytes
 
 MIB = 1 << 20
@@ -159,6 +159,36 @@ def encrypted(bench):
     return rows
 
 
+def https(bench):
+    """A first capture and a restore over HTTPS on loopback, against the same on a local folder."""
+    source, target = bench.source(), bench.folder / "target.img"
+    local = bench.imager("local")
+    with Share(bench.binary.parent / "netshare", bench.folder / "share", bench.log) as share:
+        remote = share.imager(bench.binary)
+
+        def captured(imager):
+            def once(_):
+                imager.init()
+                source.warm()
+                return imager.capture(source.node)
+            return once
+
+        def restored(imager):
+            def once(_):
+                images.fill_with_junk(target, source.size)
+                return imager.restore(target)
+            return once
+
+        captures = interleave(bench.pairs, {"https": captured(remote), "folder": captured(local)}, bench.say)
+        restores = interleave(bench.pairs, {"https": restored(remote), "folder": restored(local)}, bench.say)
+        if wrong := source.differing_bytes(target):
+            raise measure.CommandFailed(f"restored, but {wrong >> 10} KiB of the used blocks are wrong")
+    return [speed_row("capture over https, speed against a folder", captures["https"], captures["folder"], 0.8),
+            speed_row("restore over https, speed against a folder", restores["https"], restores["folder"], 0.6),
+            memory_row("peak memory, capture over https", captures["https"][0], 128),
+            memory_row("peak memory, restore over https", restores["https"][0], 128)]
+
+
 def memory(bench):
     """Peak resident memory of a capture and a restore of the root volume."""
     source, imager, target = bench.source(), bench.imager("memory"), bench.folder / "target.img"
@@ -189,7 +219,7 @@ def huge(bench):
             memory_row("peak memory, restore of a sparse 16 TiB disk", restored, 256)]
 
 
-CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, memory, huge)}
+CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge)}
 
 
 def need(tool):
@@ -201,6 +231,13 @@ def wall_row(claim, ours, theirs, bar):
     pairs = [a.wall / b.wall for a, b in zip(ours, theirs)]
     return Row(claim, median(ours) / median(theirs), bar, ours=seconds(ours), theirs=seconds(theirs),
                spread=f"{min(pairs):.2f}-{max(pairs):.2f}", runs={"ours": figures(ours), "theirs": figures(theirs)})
+
+
+def speed_row(claim, ours, theirs, bar):
+    """How fast ours is, as a share of theirs: a least."""
+    row = wall_row(claim, theirs, ours, bar)
+    row.more, row.ours, row.theirs = True, row.theirs, row.ours
+    return row
 
 
 def cpu_row(claim, ours, theirs):

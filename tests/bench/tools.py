@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import measure
@@ -34,6 +35,37 @@ class Imager:
 
     def _run(self, arguments, sync):
         return measure.run([self.binary, *arguments], sync, self.env, self.log)
+
+
+class Share:
+    """Our server on loopback, for as long as the `with` lasts."""
+
+    def __init__(self, binary, folder, log):
+        self.binary, self.folder, self.log = binary, Path(folder), log
+
+    def __enter__(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        token = [self.binary, "token", "add", "bench", "--dir", self.folder, "--scope", "admin"]
+        self.token = subprocess.run(token, check=True, text=True, capture_output=True).stdout.strip()
+        with open(f"{self.log}.netshare", "w") as log:
+            command = [self.binary, "serve", self.folder, "--listen", "127.0.0.1:0"]
+            self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.url = self.server.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *_):
+        self.server.terminate()
+        self.server.wait()
+        self.server.stdout.close()
+
+    def imager(self, binary):
+        imager = Imager(binary, self.folder / "default", self.log)
+        imager.env |= {"IMAGER_REPO": self.url, "IMAGER_TOKEN": self.token}
+        # A new certificate at every start is no attack here.
+        imager.env["IMAGER_STATE_DIR"] = str(self.folder) + "-state"
+        shutil.rmtree(imager.env["IMAGER_STATE_DIR"], ignore_errors=True)
+        return imager
 
 
 class Partclone:

@@ -13,10 +13,9 @@ use tokio::time::timeout;
 
 const PIECE_BYTES: usize = 128 << 10;
 const PIECES: usize = 4;
-/// The slowest link that must do. What the system holds of a body when all of it was handed over goes out at this speed
-/// at least, and only then does the server begin to think.
-const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
-const HELD_BYTES_MAX: usize = 8 << 20;
+/// What the system holds of a body when all of it was handed over is given one more silence to go out (70 KB/s where a
+/// silence has 30 s); only then does the server begin to think.
+const HELD_BYTES_MAX: u32 = 2 << 20;
 
 /// Sends `request` with `body` and waits for the head of the answer, as long as something moves: no longer than
 /// `silence` for each piece of the body, nor for the answer.
@@ -39,8 +38,8 @@ pub(super) async fn send(
         Fed::Answered(answer) => answer,
         Fed::Gone(Err(Stalled)) => Err(silent(what(), silence)),
         Fed::Gone(Ok(())) => {
-            let held = body.len().min(HELD_BYTES_MAX) / SLOWEST_BYTES_PER_SECOND;
-            let longest = silence + Duration::from_secs(held as u64);
+            let held = u32::try_from(body.len()).unwrap_or(u32::MAX).min(HELD_BYTES_MAX);
+            let longest = silence + silence.mul_f64(f64::from(held) / f64::from(HELD_BYTES_MAX));
             timeout(longest, answer).await.unwrap_or_else(|_| Err(silent(what(), longest)))
         }
     }
