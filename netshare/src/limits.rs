@@ -89,11 +89,11 @@ impl<K: Eq + Hash + Clone> Counts<K> {
     /// One more for `key`, if there are not too many.
     pub(crate) fn enter(&self, key: K) -> Option<Counted<K>> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = under_way.entry(key.clone()).or_default();
-        if *count >= self.most {
+        let count = under_way.get(&key).map_or(1, |count| count + 1);
+        if count > self.most {
             return None;
         }
-        *count += 1;
+        under_way.insert(key.clone(), count);
         Some(Counted { under_way: Arc::clone(&self.under_way), key })
     }
 }

@@ -4,6 +4,7 @@
 
 mod hostile;
 mod objects;
+mod protocol;
 mod scopes;
 mod share;
 mod slow;
