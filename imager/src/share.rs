@@ -2,6 +2,7 @@
 
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use netshare_store::http::{Fingerprint, HttpStore, HttpsUrl, Refusal, Token};
+use netshare_store::s3::{S3Settings, S3Store, S3Url};
 use netshare_store::{DirStore, Entry, ObjectName, Put, Retry, Store, Throttle, Watch};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub enum Location {
     Folder(PathBuf),
     /// A repository on our own server.
     Https(HttpsUrl),
+    /// A repository in a bucket.
+    S3(S3Url),
 }
 
 /// What opening a share takes beside its place.
@@ -59,12 +62,13 @@ impl Location {
             Some(("file", path)) if !path.is_empty() => Ok(Self::Folder(PathBuf::from(path))),
             None if !url.is_empty() => Ok(Self::Folder(PathBuf::from(url))),
             Some(("https", _)) => url.parse().map(Self::Https),
+            Some(("s3", _)) => url.parse().map(Self::S3),
             Some(("http", _)) => {
                 let what = "http:// would send the token in the clear: a share is https://";
                 Err(Error::new(ErrorKind::Invalid, what))
             }
             _ => {
-                let known = "a path, file:// or https:// URL";
+                let known = "a path, file://, https:// or s3:// URL";
                 let what = format!("{url:?} is no repository this version can open: {known}");
                 Err(Error::new(ErrorKind::Invalid, what))
             }
@@ -75,14 +79,14 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Folder(path) => Some(path),
-            Self::Https(_) => None,
+            Self::Https(_) | Self::S3(_) => None,
         }
     }
 
     /// What its server is known by, beside its name.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
-            Self::Folder(_) => None,
+            Self::Folder(_) | Self::S3(_) => None,
             Self::Https(url) => url.fingerprint(),
         }
     }
@@ -95,6 +99,7 @@ impl Location {
         match self {
             Self::Folder(path) => share(folder(path, access.missing), &access.manners),
             Self::Https(url) => share(https(url, access), &access.manners),
+            Self::S3(url) => share(bucket(url, access), &access.manners),
         }
     }
 }
@@ -122,6 +127,11 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
         store.create()?;
     }
     Ok(store)
+}
+
+/// A bucket is never made: whoever pays for it does that. The repository comes into it with its first object.
+fn bucket(url: &S3Url, access: &Access) -> Result<S3Store> {
+    S3Store::new(url.clone(), &S3Settings::from_environment()?, access.silence)
 }
 
 /// What every kind of share is wrapped into.

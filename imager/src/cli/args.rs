@@ -26,12 +26,15 @@ A passphrase is taken from IMAGER_PASSWORD, IMAGER_PASSWORD_FILE or IMAGER_PASSW
 
 A repository on a share server is https://HOST:PORT/NAME#FINGERPRINT, as netshare serve prints it; without a fingerprint \
 the server's certificate must be one that this system trusts. The server's token is taken from IMAGER_TOKEN or \
-IMAGER_TOKEN_FILE. A server that says nothing for 30 s is given up; IMAGER_TIMEOUT=SECONDS changes that.";
+IMAGER_TOKEN_FILE. A server that says nothing for 30 s is given up; IMAGER_TIMEOUT=SECONDS changes that.
+
+A repository in a bucket is s3://BUCKET/PREFIX. Credentials, region and endpoint are taken from AWS_ACCESS_KEY_ID, \
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL, or from the profile AWS_PROFILE in ~/.aws.";
 
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The repository: a path, file:// or https:// URL
+    /// The repository: a path, file://, https:// or s3:// URL
     #[arg(short, long, global = true, env = "IMAGER_REPO", value_name = "URL")]
     pub(crate) repo: Option<String>,
     /// Print one JSON object on stdout, also on failure

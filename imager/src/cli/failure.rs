@@ -2,6 +2,7 @@
 
 use imager_units::{Error, ErrorKind};
 use netshare_store::http::Refusal;
+use netshare_store::s3::{NoCredentials, Verdict};
 use serde_json::json;
 
 pub(crate) const USAGE: u8 = 64;
@@ -116,7 +117,7 @@ pub(crate) fn chain(error: &Error) -> String {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if let Some((code, advice)) = refusal(&error).map(advice) {
+        if let Some((code, advice)) = caused_by(&error).map(advice).or_else(|| bucket_advice(&error)) {
             return Self::new(code, error, advice);
         }
         let (code, advice) = match error.kind() {
@@ -136,12 +137,27 @@ impl From<Error> for Failure {
     }
 }
 
-/// Why a server refused, or was refused.
-fn refusal(error: &Error) -> Option<&Refusal> {
+/// What to do when a bucket's service refuses, or is not even asked.
+fn bucket_advice(error: &Error) -> Option<(u8, &'static str)> {
+    if error.kind() != ErrorKind::Denied {
+        return None;
+    }
+    if caused_by::<NoCredentials>(error).is_some() {
+        return Some((
+            12,
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that has them",
+        ));
+    }
+    let says = "check the credentials, their region and endpoint, and that their policy allows get, put, list and delete";
+    caused_by::<Verdict>(error).map(|_| (12, says))
+}
+
+/// The cause of a certain sort, such as why a server refused or was refused.
+fn caused_by<E: std::error::Error + 'static>(error: &Error) -> Option<&E> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(refusal) = error.downcast_ref() {
-            return Some(refusal);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         next = error.source();
     }

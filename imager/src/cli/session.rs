@@ -54,6 +54,7 @@ pub(crate) fn open(
     let (token, silence) = match location {
         Location::Folder(_) => (None, SILENCE),
         Location::Https(_) => (secret::token()?, silence()?),
+        Location::S3(_) => (None, silence()?),
     };
     let watch = Arc::new(Waiting::new(global));
     let manners = Manners { patience: global.patience, limit: global.limit, watch };

@@ -10,7 +10,8 @@ mod settings;
 mod tests;
 mod wire;
 
-pub use settings::{S3Settings, S3Url};
+pub use settings::{NoCredentials, S3Settings, S3Url};
+pub use wire::Verdict;
 
 use crate::{Entry, ObjectName, Put, Store, name, rt};
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};

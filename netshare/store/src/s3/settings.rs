@@ -149,10 +149,21 @@ impl S3Settings {
 }
 
 fn no_credentials() -> Error {
-    let what = "no credentials for the bucket: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, and the profile \
-                (AWS_PROFILE, or default) in ~/.aws/credentials has none";
-    Error::new(ErrorKind::Denied, what)
+    let what = "no credentials for the bucket: neither in the environment nor in ~/.aws/credentials";
+    Error::with_source(ErrorKind::Denied, what, NoCredentials)
 }
+
+/// Why a bucket is not even asked.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCredentials;
+
+impl fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the profile has no key")
+    }
+}
+
+impl std::error::Error for NoCredentials {}
 
 fn check_endpoint(url: String) -> Result<String> {
     let wrong =

@@ -49,22 +49,23 @@ impl HttpConnector for Wire {
     }
 }
 
-/// An answer that asking again does not change.
-#[derive(Debug)]
-struct Final {
+/// An answer of the service that asking again does not change.
+#[derive(Clone, Debug)]
+pub struct Verdict {
     status: u16,
     kind: ErrorKind,
     /// What the service says of it, as far as it is fit to be shown.
     code: String,
 }
 
-impl std::fmt::Display for Final {
+impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the service answered with status {} {}", self.status, self.code)
+        write!(f, "the service answered with status {}", self.status)?;
+        if self.code.is_empty() { Ok(()) } else { write!(f, " ({})", self.code) }
     }
 }
 
-impl std::error::Error for Final {}
+impl std::error::Error for Verdict {}
 
 // Written out as async_trait would: one method is no reason for another dependency.
 impl HttpService for Wire {
@@ -81,7 +82,7 @@ impl HttpService for Wire {
             }
             let code = code(response).await;
             match kind_of(status, &code) {
-                Some(kind) => Err(HttpError::new(HttpErrorKind::Unknown, Final { status, kind, code })),
+                Some(kind) => Err(HttpError::new(HttpErrorKind::Unknown, Verdict { status, kind, code })),
                 None => Err(HttpError::new(HttpErrorKind::Unknown, io::Error::other(code))),
             }
         })
@@ -125,18 +126,20 @@ fn kind_of(status: u16, code: &str) -> Option<ErrorKind> {
 
 /// An error of the service or on the way to it, as ours.
 pub(super) fn error(what: String, error: object_store::Error) -> Error {
-    let kind = last(&error).unwrap_or(match &error {
-        object_store::Error::InvalidPath { .. } => ErrorKind::Invalid,
-        _ => ErrorKind::Io,
-    });
-    Error::with_source(kind, what, error)
+    match (verdict(&error), &error) {
+        (Some(verdict), _) => Error::with_source(verdict.kind, what, verdict),
+        (None, object_store::Error::InvalidPath { .. }) => {
+            Error::with_source(ErrorKind::Invalid, what, error)
+        }
+        (None, _) => Error::with_source(ErrorKind::Io, what, error),
+    }
 }
 
-fn last(error: &object_store::Error) -> Option<ErrorKind> {
+fn verdict(error: &object_store::Error) -> Option<Verdict> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<Final>() {
-            return Some(found.kind);
+        if let Some(found) = error.downcast_ref::<Verdict>() {
+            return Some(found.clone());
         }
         next = error.source();
     }
