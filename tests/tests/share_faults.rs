@@ -6,7 +6,8 @@
 //! `HALFHOUR_FULL` is set.
 
 use halfhour_tests::junk::{self, Junk};
-use halfhour_tests::{Fault, Imager, MIB, Proxy, Ran, Scratch, ShareServer, judge, need, tool, try_tool};
+use halfhour_tests::tool::{self, tool};
+use halfhour_tests::{Fault, Imager, MIB, Proxy, Ran, Scratch, ShareServer, Undo, device, judge, need};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,7 +16,10 @@ use std::time::Duration;
 const DISK_MIB: u64 = 24;
 /// What a capture sends, about, and a restore gets.
 const CHANGED_MIB: u64 = 4;
-const SPACE: &str = "8g";
+/// The server's disk that fails, and how much of it goes on answering.
+const SHARE_MIB: u64 = 400;
+const SOUND_MIB: u64 = 40;
+const SPACE_BYTES: u64 = 8 << 30;
 
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
@@ -41,45 +45,35 @@ const TROUBLES: [Trouble; 9] = [
 /// A memory disk for the server that can be made smaller; a folder where we may not mount.
 struct Disk {
     folder: PathBuf,
-    is_mounted: bool,
+    mount: Option<Undo>,
 }
 
 impl Disk {
     fn new(scratch: &Scratch) -> Self {
         let folder = scratch.folder("disk");
-        let name = folder.display().to_string();
-        let is_mounted =
-            try_tool("mount", &["-t", "tmpfs", "-o", &format!("size={SPACE}"), "tmpfs", &name]).is_ok();
-        Self { folder, is_mounted }
+        let mount = need::root().then(|| device::tmpfs(&folder, SPACE_BYTES));
+        Self { folder, mount }
     }
 
+    /// Leaves room for so many bytes more than there are.
     fn leave(&self, bytes: u64) {
         let used = tool("df", &["--output=used", "-B1", &self.folder.display().to_string()]);
         let used: u64 = used.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number");
-        self.resize(&(used + bytes).to_string());
+        self.resize(used + bytes);
     }
 
-    fn resize(&self, size: &str) {
-        tool("mount", &["-o", &format!("remount,size={size}"), &self.folder.display().to_string()]);
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if self.is_mounted {
-            // Lazily, because a test that failed may have left a server in it.
-            drop(try_tool("umount", &["-l", &self.folder.display().to_string()]));
-        }
+    fn resize(&self, bytes: u64) {
+        tool("mount", &["-o", &format!("remount,size={bytes}"), &self.folder.display().to_string()]);
     }
 }
 
 struct Campaign {
-    scratch: Scratch,
     junk: Junk,
-    // The server goes before the disk it lies on.
+    // The server goes before the disk it lies on, and that before the folder it is mounted in.
     server: ShareServer,
     share: Disk,
     proxy: Proxy,
+    scratch: Scratch,
     /// By way of the proxy, as the machine and as somebody who restores.
     imager: Imager,
     restorer: Imager,
@@ -147,7 +141,7 @@ impl Campaign {
         }
         let output = child.wait_with_output().expect("it ends");
         if matches!(trouble, Trouble::Full) {
-            self.share.resize(SPACE);
+            self.share.resize(SPACE_BYTES);
         }
         let ran = Ran::new(format!("imager {} ({trouble:?} after {after})", arguments.join(" ")), &output);
         self.proxy.heal();
@@ -245,7 +239,7 @@ fn nothing_published_is_lost_whatever_fails() {
     assert_eq!(campaign.check(&digest, first.expect_code(0)), 1);
     for _ in 0..runs {
         let is_patient = campaign.below(2) == 0;
-        let count = TROUBLES.len() - usize::from(!campaign.share.is_mounted);
+        let count = TROUBLES.len() - usize::from(campaign.share.mount.is_none());
         let which = usize::try_from(campaign.below(count as u64)).expect("an index");
         match (campaign.below(2), TROUBLES[which]) {
             (0, Trouble::Full) | (1, _) => campaign.capture(TROUBLES[which], is_patient),
@@ -260,4 +254,60 @@ fn nothing_published_is_lost_whatever_fails() {
     }
     println!("{runs} runs, {} captures published and whole", campaign.published.len());
     campaign.counts.iter().for_each(|(what, count)| println!("  {count:3} {what}"));
+}
+
+/// Most of the server's disk stops answering, and comes back as it was.
+#[test]
+fn a_server_whose_disk_fails_loses_nothing_published() {
+    if !need::root() || !need::programs(&["mke2fs", "e2fsck", "losetup"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let file = scratch.file("share.img", SHARE_MIB * MIB);
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", &file]);
+    let (node, device) = device::loop_over(&file);
+    let at = scratch.path("mounted");
+    let mounted = device::mount(&node.display().to_string(), &at, "rw");
+    let mut server = ShareServer::start(&at.join("share"));
+    let imager = Imager::new(scratch.path("state"), PathBuf::from(server.url("default")));
+    let imager = imager.with("IMAGER_TOKEN", &server.token("boss", "admin"));
+    let disk = scratch.junk("disk.img", DISK_MIB * MIB);
+    let capture = ["capture", &disk, "--machine", "m"];
+    imager.ok(&["init"]);
+    imager.ok(&capture);
+    let first = judge::whole(&disk);
+    tool("sync", &["-f", &at.display().to_string()]);
+
+    let sound = scratch.copy(&file, "sound.img");
+    resize(&file, SOUND_MIB);
+    tool("losetup", &["--set-capacity", &node.display().to_string()]);
+    junk::over(Path::new(&disk), MIB, (DISK_MIB - 2) * MIB);
+    let error = imager.fails(5, &capture);
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("500")), "{error}");
+    assert!(server.log().contains("os error 5") || server.log().contains("Input/output"), "{}", server.log());
+
+    server.kill();
+    drop((mounted, device));
+    resize(&file, SHARE_MIB);
+    let (from, to) = (format!("if={sound}"), format!("of={file}"));
+    let places = [format!("skip={SOUND_MIB}"), format!("seek={SOUND_MIB}")];
+    let fixed = ["bs=1M", "conv=notrunc,sparse", "status=none"].map(str::to_owned);
+    tool("dd", &[&[from, to], &places[..], &fixed[..]].concat());
+    assert!(matches!(tool::judge("e2fsck", &["-f", "-p", &file]), (Some(0 | 1), _)), "e2fsck -p mends it");
+    let _mounted = device::mount(&file, &at, "loop");
+    server.restart();
+    let target = scratch.file("target.img", DISK_MIB * MIB);
+    let restore = ["restore", "m", "--bare-metal", "--to", &target, "--yes"];
+    imager.ok(&["verify", "--read-data"]);
+    imager.ok(&restore);
+    assert_eq!(judge::whole(&target), first);
+    imager.ok(&capture);
+    imager.ok(&restore);
+    assert_eq!(judge::whole(&target), judge::whole(&disk));
+    server.kill();
+}
+
+fn resize(file: &str, mib: u64) {
+    let opened = std::fs::File::options().write(true).open(file);
+    opened.and_then(|file| file.set_len(mib * MIB)).expect("it takes another length");
 }
