@@ -1,5 +1,6 @@
 //! An open repository: a share, what the repository is, and its keys.
 
+use crate::moved::Moves;
 use imager_image::frame::FrameKind;
 use imager_image::id::RepositoryId;
 use imager_image::keys::{Encryption, MasterKey, Slot, SlotKind};
@@ -21,6 +22,7 @@ pub struct Repository {
     store: Arc<dyn Store>,
     description: Description,
     keys: Keys,
+    moves: Moves,
 }
 
 /// A repository whose contents are sealed and whose key is not known yet.
@@ -73,7 +75,7 @@ impl Repository {
         put_anew(&*store, names::INSTRUCTIONS, INSTRUCTIONS)?;
         // Last: from here on it is a repository.
         put_new(&*store, names::DESCRIPTION.to_owned(), &description.encode()?)?;
-        Ok(Self { store, description, keys })
+        Ok(Self { store, description, keys, moves: Moves::default() })
     }
 
     /// Finds the repository on a share.
@@ -93,7 +95,7 @@ impl Repository {
         if !description.accepts(&keys) {
             return Err(Error::corrupt("halfhour.json does not fit its own id"));
         }
-        Ok(Found::Open(Self { store, description, keys }))
+        Ok(Found::Open(Self { store, description, keys, moves: Moves::default() }))
     }
 
     /// Its id.
@@ -109,6 +111,11 @@ impl Repository {
     /// The share it lies on.
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// What is known of moved frames.
+    pub(crate) fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     /// Its keys.
@@ -152,7 +159,8 @@ impl Locked {
         if !self.description.accepts(&keys) {
             return Err(Error::corrupt("a key slot holds the key of another repository"));
         }
-        Ok(Ok(Repository { store: self.store, description: self.description, keys }))
+        let (store, description) = (self.store, self.description);
+        Ok(Ok(Repository { store, description, keys, moves: Moves::default() }))
     }
 
     /// The master key that `secret` opens.
@@ -268,11 +276,16 @@ struct Ahead {
 }
 
 impl FrameReader<'_> {
-    /// What the frame at `location` holds. Fetches some of what lies behind it too.
+    /// What the frame at `location` holds, or where it moved. Fetches some of what lies behind it too.
     ///
     /// # Errors
     /// `Corrupt` when it is damaged, `NotFound` when its pack is gone; `Io`, `Denied` from the share.
     pub fn open(&mut self, kind: FrameKind, location: &Location) -> Result<Vec<u8>> {
+        let repository = self.repository;
+        repository.follow(location, |place| self.open_at(kind, place))
+    }
+
+    fn open_at(&mut self, kind: FrameKind, location: &Location) -> Result<Vec<u8>> {
         let wanted = location.frame.extent();
         let held = |ahead: &Ahead| ahead.pack == location.pack.id && ahead.extent.contains(wanted);
         if !self.ahead.as_ref().is_some_and(held) {

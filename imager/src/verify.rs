@@ -11,7 +11,7 @@
 mod packs;
 mod report;
 mod visitors;
-mod walk;
+pub(crate) mod walk;
 
 pub(crate) use report::chain;
 pub use report::{Affected, CaptureReport, Damaged, Fault, Status, VerifyReport, VolumeReport};
@@ -30,7 +30,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use visitors::{Collector, Inspector, Losses, Needed, Proof};
+use visitors::{Collector, Inspector, Lacking, Losses, Needed, Proof};
 use walk::{Known, Visitor, Walk};
 
 /// How much is kept in memory at once.
@@ -139,6 +139,7 @@ fn within(
     let mut verify = Verify { repository, objects, limits, monitor, known, findings };
     verify.rounds(options.depth)?;
     verify.forget();
+    verify.leave_out_what_was_pruned()?;
     if options.mark == Mark::Damaged {
         verify.mark()?;
     }
@@ -289,8 +290,11 @@ impl<'r> Verify<'r> {
             check_cancelled(self.monitor)?;
             for (wanted, found) in self.lengths(folder)? {
                 if let Some((fault, message)) = packs::presence(wanted.pack, found) {
-                    self.findings.object(names::pack(wanted.pack.id), fault, message);
-                    wrong.insert(wanted.pack.id, found);
+                    let moved = is_moved(self.repository, wanted.pack.id)?;
+                    if !moved {
+                        self.findings.object(names::pack(wanted.pack.id), fault, message);
+                    }
+                    wrong.insert(wanted.pack.id, Lacking { found, moved });
                 }
             }
         }
@@ -323,8 +327,14 @@ impl<'r> Verify<'r> {
         while let Some(first) = packs.peek().map(|wanted| wanted.pack.id) {
             self.monitor.phase("reading packs", Some(total));
             let (mut sound, mut missing, mut last) = (Vec::new(), BTreeSet::new(), first);
-            self.read(&mut packs, |findings, checked| {
+            self.read(&mut packs, |findings, mut checked| {
                 last = checked.wanted.pack.id;
+                if let Some((_, message)) = checked.fault.take_if(|_| checked.moved) {
+                    let pack = names::pack(last);
+                    findings
+                        .warnings
+                        .push(format!("{pack}: {message}; captures find elsewhere what moved out of it"));
+                }
                 if matches!(checked.fault, Some((Fault::Missing, _))) {
                     missing.insert(last);
                 }
@@ -384,6 +394,18 @@ impl<'r> Verify<'r> {
         })
     }
 
+    /// What a prune took away while it was looked at is not damaged: it is not there any more.
+    fn leave_out_what_was_pruned(&mut self) -> Result<()> {
+        let mut gone = BTreeSet::new();
+        for (capture, object) in self.findings.suspects() {
+            if self.repository.store().len(&self::object(object)?)?.is_none() {
+                gone.insert(capture);
+            }
+        }
+        self.findings.forget(&gone);
+        Ok(())
+    }
+
     fn mark(&mut self) -> Result<()> {
         let damaged: Vec<PackId> = self.findings.damaged_packs().collect();
         for pack in damaged {
@@ -397,6 +419,11 @@ impl<'r> Verify<'r> {
         }
         Ok(())
     }
+}
+
+/// Whether frames of the pack went elsewhere.
+fn is_moved(repository: &Repository, pack: PackId) -> Result<bool> {
+    Ok(repository.store().len(&object(names::moved(pack, 0))?)?.is_some())
 }
 
 fn record(findings: &mut Findings, checked: Checked) {

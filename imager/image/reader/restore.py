@@ -37,10 +37,11 @@ FANOUT = 128
 FORMAT = 1
 FRAME_MAGIC = bytes.fromhex("dbc414132e82466d")
 MANIFEST_MAGIC = bytes.fromhex("5056c85de84b8488")
-BLOCKS, NODE, MANIFEST = 1, 2, 4  # kinds of frames
-MOST_RAW = {BLOCKS: 1 << 20, NODE: 1 << 20, MANIFEST: 64 << 20}
+BLOCKS, NODE, MANIFEST, MOVED = 1, 2, 4, 6  # kinds of frames
+MOST_RAW = {BLOCKS: 1 << 20, NODE: 1 << 20, MANIFEST: 64 << 20, MOVED: 64 << 20}
 MOST_FRAME = 80 + (1 << 20) + 16
 CACHED_FRAMES = 16
+MOST_PLACES = 64  # where one frame is looked for
 
 
 class Stop(Exception):
@@ -329,10 +330,47 @@ class Repository:
         return payload
 
     def fetch(self, kind, place):
-        """The opened frame at a place (pack, pack length, offset, length)."""
+        """The opened frame at a place (pack, pack length, offset, length), or where it moved."""
         if place in self.frames:
             self.frames.move_to_end(place)
             return self.frames[place]
+        left, raw, why = [place], None, None
+        for _ in range(MOST_PLACES):
+            if raw is not None or not left:
+                break
+            here = left.pop()
+            try:
+                raw = self.fetch_here(kind, here)
+            except Damaged as e:
+                why = why or e
+                left += list(self.moved(here))[::-1]
+        if raw is None:
+            raise why
+        self.frames[place] = raw
+        if len(self.frames) > CACHED_FRAMES:
+            self.frames.popitem(last=False)
+        return raw
+
+    def moved(self, place):
+        """Where else a frame may be: its pack was repacked, or its damage healed."""
+        for part in range(1000):
+            name = f"moved/{place[0]}-{part}" if part else f"moved/{place[0]}"
+            try:
+                raw = self.open_frame(MOVED, self.read(name))
+                pack, length, count = struct.unpack_from("<32sII", raw)
+                if (pack.hex(), length) != place[:2]:
+                    raise Damaged("of another pack")
+                packs = [struct.unpack_from("<32sI", raw, 40 + 36 * n) for n in range(count)]
+                found = [f for f in struct.iter_unpack("<5I", raw[40 + 36 * count:]) if f[:2] == place[2:]]
+                places = [(packs[f[2]][0].hex(), packs[f[2]][1], f[3], f[4]) for f in found]
+            except FileNotFoundError:
+                return
+            except NONSENSE as e:
+                say(f"{name} is passed over: {e}")
+                continue
+            yield from places
+
+    def fetch_here(self, kind, place):
         pack, _, offset, length = place
         name = f"packs/{pack[:2]}/{pack}"
         try:
@@ -346,9 +384,6 @@ class Repository:
             raise Damaged(f"{name} is missing") from None
         except Damaged as e:
             raise Damaged(f"{name} at {offset:#x}: {e}") from None
-        self.frames[place] = raw
-        if len(self.frames) > CACHED_FRAMES:
-            self.frames.popitem(last=False)
         return raw
 
     # -- manifests

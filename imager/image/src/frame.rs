@@ -37,6 +37,8 @@ pub enum FrameKind {
     Manifest = 4,
     /// A sparse index.
     Index = 5,
+    /// Where the frames of a pack went.
+    Moved = 6,
 }
 
 impl FrameKind {
@@ -47,6 +49,7 @@ impl FrameKind {
             Self::Table => 3,
             Self::Manifest => 4,
             Self::Index => 5,
+            Self::Moved => 6,
         }
     }
 

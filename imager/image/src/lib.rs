@@ -21,6 +21,7 @@ pub mod index;
 pub mod keys;
 pub mod manifest;
 pub mod mask;
+pub mod moved;
 pub mod names;
 pub mod node;
 pub mod pack;

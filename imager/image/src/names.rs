@@ -21,6 +21,12 @@ pub const TRASH: &str = "trash";
 pub const MOVED: &str = "moved";
 /// The folder of marks on packs found damaged.
 pub const DAMAGED: &str = "damaged";
+/// The folder of holds: captures that are not pruned.
+pub const HOLDS: &str = "holds";
+/// The folder of results of later verifications, a folder a capture.
+pub const CHECKS: &str = "checks";
+/// The folder of what one prune leaves for a later one.
+pub const PRUNES: &str = "prunes";
 /// How to read the repository without us.
 pub const INSTRUCTIONS: &str = "RESTORE.txt";
 /// The stand-alone reader.
@@ -82,6 +88,35 @@ pub fn index(id: CaptureId) -> String {
     format!("{INDEX}/{id}")
 }
 
+/// Where a capture's hold lies.
+pub fn hold(id: CaptureId) -> String {
+    format!("{HOLDS}/{id}")
+}
+
+/// Where a prune's record lies.
+pub fn prune(id: CaptureId) -> String {
+    format!("{PRUNES}/{id}")
+}
+
+/// Where it is said where frames of a pack went: in part 0, and in further ones for frames that went later.
+pub fn moved(id: PackId, part: u32) -> String {
+    if part == 0 { marker(MOVED, id) } else { format!("{MOVED}/{id}-{part}") }
+}
+
+/// Pack and part of such a name; `None` when it is none.
+pub fn moved_part(name: &str) -> Option<(PackId, u32)> {
+    let file = name.strip_prefix(MOVED)?.strip_prefix('/')?;
+    let (id, part) = file.split_once('-').unwrap_or((file, "0"));
+    let (id, part) = (id.parse().ok()?, part.parse().ok()?);
+    // Only as a reader would ask for it.
+    (name == moved(id, part)).then_some((id, part))
+}
+
+/// The capture that a name in `folder` (leases, holds, prunes, index) speaks of.
+pub fn capture_of(folder: &str, name: &str) -> Option<CaptureId> {
+    name.strip_prefix(folder)?.strip_prefix('/')?.parse().ok()
+}
+
 /// Where a key slot lies.
 pub fn slot(id: SlotId) -> String {
     format!("{KEYS}/{id}")
@@ -94,7 +129,10 @@ pub fn marker(folder: &str, id: PackId) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{TRASH, check_machine, manifest, manifest_parts, marker, pack, pack_of};
+    use super::{
+        TRASH, capture_of, check_machine, hold, manifest, manifest_parts, marker, moved, moved_part, pack,
+        pack_of,
+    };
     use crate::id::{CaptureId, PackId};
 
     #[test]
@@ -111,6 +149,13 @@ mod tests {
         assert_eq!(pack_of(&marker(TRASH, packed)), Some(packed));
         assert_eq!(pack_of(&format!("packs/00/{packed}")), None);
         assert!(pack(packed).starts_with("packs/cd/cdcd"));
+        for part in [0, 1, 12] {
+            assert_eq!(moved_part(&moved(packed, part)), Some((packed, part)));
+        }
+        for other in [format!("moved/{packed}-0"), format!("moved/{packed}-01"), format!("trash/{packed}")] {
+            assert_eq!(moved_part(&other), None);
+        }
+        assert_eq!((capture_of("holds", &hold(id)), capture_of("leases", &hold(id))), (Some(id), None));
         assert!(check_machine("").is_err() && check_machine("-a").is_err() && check_machine("a_b").is_err());
     }
 }

@@ -8,6 +8,7 @@ use golden::{Builder, Result, Style};
 use imager_image::frame::{self, Codec, Compression, FrameKind};
 use imager_image::keys::{Encryption, MasterKey};
 use imager_image::manifest::Manifest;
+use imager_image::moved::Moved;
 use imager_image::node::{Child, Content, Entry, Node};
 use imager_image::pack::{self, PackKind, Table};
 use imager_image::repository::Description;
@@ -193,7 +194,7 @@ fn the_packs_of_the_example_have_their_names_and_tables() -> Result {
     let mut codec = Codec::new(&keys, Compression::Fast)?;
     let mut kinds = Vec::new();
     for (name, bytes) in &objects {
-        let Some(pack) = names::pack_of(name) else { continue };
+        let Some(pack) = names::pack_of(name).filter(|_| !name.starts_with(names::MOVED)) else { continue };
         assert_eq!(pack, PackId(*blake3::hash(bytes).as_bytes()));
         let kind = pack::kind_of(bytes)?;
         let span =
@@ -206,6 +207,27 @@ fn the_packs_of_the_example_have_their_names_and_tables() -> Result {
     assert_eq!(kinds, [(PackKind::Map, 1), (PackKind::Data, 2)]);
     let (_, bytes) = objects.iter().find(|(name, _)| name.starts_with("index/")).ok_or("an index")?;
     assert_eq!(index::decode(bytes, &mut codec)?, []);
+    Ok(())
+}
+
+#[test]
+fn the_moved_frame_of_the_example_is_where_it_says() -> Result {
+    let objects = example()?;
+    let id = Description::decode(&objects["halfhour.json"])?.id;
+    let keys = Keys::new(id, &MasterKey::public(id), Encryption::None);
+    let mut codec = Codec::new(&keys, Compression::Fast)?;
+    let (name, bytes) =
+        objects.iter().find(|(name, _)| name.starts_with(names::MOVED)).ok_or("a document")?;
+    let (pack, part) = names::moved_part(name).ok_or("its name")?;
+    let moved = Moved::decode(bytes, pack, &mut codec)?;
+    let old = &objects[&names::pack(pack)];
+    assert_eq!((part, usize::try_from(moved.pack.len)?), (0, old.len()));
+    // It speaks of the second frame of that pack.
+    let [frame] = moved.frames.as_slice() else { return Err("one frame".into()) };
+    let from = usize::try_from(frame.from.offset)?;
+    codec.open(FrameKind::Blocks, &old[from..from + usize::try_from(frame.from.len)?])?;
+    assert_eq!(frame.pack.id, PackId(*blake3::hash(b"halfhour example, repacked").as_bytes()));
+    assert_eq!((frame.to.offset, frame.to.len), (16, frame.from.len));
     Ok(())
 }
 

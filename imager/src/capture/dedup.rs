@@ -6,6 +6,7 @@
 //! name is fetched and checked once before it is relied on.
 
 use crate::map::Place;
+use crate::moved::MOST_TRIES;
 use crate::repository::{Repository, object};
 use imager_image::frame::FrameKind;
 use imager_image::node::Location;
@@ -51,6 +52,8 @@ pub struct Dedup<'r> {
     /// Packs that are on their way out or damaged: as good as absent.
     absent: HashSet<PackId>,
     present: HashMap<PackId, bool>,
+    /// Packs whose frames went elsewhere.
+    moved: HashSet<PackId>,
     /// Frames opened last, oldest first.
     opened: VecDeque<((PackId, u32), Vec<u8>)>,
 }
@@ -71,6 +74,7 @@ impl<'r> Dedup<'r> {
             loaded: HashSet::new(),
             absent: HashSet::new(),
             present: HashMap::new(),
+            moved: HashSet::new(),
             opened: VecDeque::new(),
         };
         for folder in [names::TRASH, names::DAMAGED] {
@@ -79,6 +83,10 @@ impl<'r> Dedup<'r> {
                 Ok(())
             })?;
         }
+        repository.store().list(names::MOVED, &mut |entry| {
+            dedup.moved.extend(names::moved_part(entry.name.as_str()).map(|(pack, _)| pack));
+            Ok(())
+        })?;
         let mut indexes = Vec::new();
         repository.store().list(names::INDEX, &mut |entry| {
             indexes.push(entry.name);
@@ -105,6 +113,22 @@ impl<'r> Dedup<'r> {
             let len = object(names::pack(pack.id)).and_then(|name| repository.store().len(&name));
             !absent.contains(&pack.id) && matches!(len, Ok(Some(len)) if len.get() == u64::from(pack.len))
         })
+    }
+
+    /// Where a frame of an earlier capture is, if it may be relied on: in its pack, or where it moved.
+    pub fn standing(&mut self, location: &Location) -> Option<Location> {
+        let (mut next, mut tries) = (vec![*location], 0);
+        while let Some(place) = next.pop() {
+            tries += 1;
+            if self.is_present(place.pack) {
+                return Some(place);
+            }
+            if self.moved.contains(&place.pack.id) && tries < MOST_TRIES {
+                // What cannot be found out now costs space, nothing else.
+                next.extend(self.repository.elsewhere(&place).unwrap_or_default().into_iter().rev());
+            }
+        }
+        None
     }
 
     /// Where a block is, if that is known.

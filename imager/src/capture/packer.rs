@@ -10,6 +10,7 @@ use crate::monitor::{Monitor, Stage, timed};
 use crate::repository::{Repository, object};
 use imager_image::frame::FrameKind;
 use imager_image::index::{self, Hook, is_hook};
+use imager_image::node::Location;
 use imager_image::pack::{Item, PackBuilder, PackKind, PackRef};
 use imager_image::{BlockId, CaptureId, Codec, Compression, NodeId, PackId, names};
 use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
@@ -65,7 +66,11 @@ pub(super) fn send(
     Ok(())
 }
 
-fn store_index(repository: &Repository, name: &ObjectName, hooks: &[Hook]) -> Result<()> {
+/// Stores a sparse index, unless there is nothing to list.
+///
+/// # Errors
+/// The share's.
+pub(crate) fn store_index(repository: &Repository, name: &ObjectName, hooks: &[Hook]) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
@@ -207,8 +212,8 @@ impl NodeSink for Packer<'_, '_> {
         self.packs.get(number).copied().flatten()
     }
 
-    fn is_present(&self, pack: PackRef) -> bool {
-        self.dedup.lock().unwrap_or_else(PoisonError::into_inner).is_present(pack)
+    fn standing(&self, location: &Location) -> Option<Location> {
+        self.dedup.lock().unwrap_or_else(PoisonError::into_inner).standing(location)
     }
 
     fn closed(&self) -> usize {

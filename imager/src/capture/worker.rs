@@ -217,8 +217,12 @@ impl<'a, 'r> Worker<'a, 'r> {
         let same = match parent.content {
             Content::Zero => is_zero(block),
             Content::Data(id, location) => {
-                self.codec.keys().block_id(block) == id
-                    && self.dedup.lock().unwrap_or_else(PoisonError::into_inner).is_present(location.pack)
+                if self.codec.keys().block_id(block) != id {
+                    return None;
+                }
+                let mut dedup = self.dedup.lock().unwrap_or_else(PoisonError::into_inner);
+                let standing = dedup.standing(&location)?;
+                return Some(Entry { content: Content::Data(id, standing), ..parent });
             }
             Content::Unused | Content::Unreadable => false,
         };

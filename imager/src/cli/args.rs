@@ -87,6 +87,10 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Find damage in the repository, and name what it affects
     Verify(Verify),
+    /// Remove captures by rules, and get back the space of what nobody needs any more
+    Prune(Prune),
+    /// Keep a capture from being pruned
+    Hold(Hold),
     /// Serve a capture as network block devices, read-only
     Nbd(Nbd),
     /// Write a captured disk or volume into a file
@@ -235,6 +239,73 @@ pub(crate) struct Restore {
     /// Believe the disk: do not read back what was written
     #[arg(long)]
     pub(crate) no_read_back: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = PRUNE_HELP)]
+pub(crate) struct Prune {
+    /// Keep the newest N captures of each machine
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have one (UTC)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// Keep the newest of each of the last N days that have one (UTC)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// Keep the newest of each of the last N weeks that have one (UTC)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// Keep the newest of each of the last N months that have one (UTC)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// Remove captures of this machine only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+    /// Remove this capture whatever the rules say, also one that cannot be read; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) remove: Vec<String>,
+    /// Wait no longer for this capture under way: if it still runs, it fails; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) break_lease: Vec<String>,
+    /// Let more than half of a machine's captures go
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Which times to go by where they contradict each other
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub(crate) times: Option<TimesArg>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do it without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+const PRUNE_HELP: &str = "\
+Without a --keep rule no capture goes, and only the space of what nobody needs comes back. The newest good capture of \
+a machine, captures that are held, and captures that cannot be read stay whatever the rules say; inconsistent ones \
+count for nothing. Space comes back in two steps: what nobody needs is announced by one prune and deleted by a later \
+one, when all captures that were under way at the announcement are over. Do not prune a repository that another \
+program is still filling.";
+
+/// Whose clock counts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TimesArg {
+    /// What the machines wrote
+    Claimed,
+    /// When the share received them
+    Received,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// Let it be pruned again
+    #[arg(long)]
+    pub(crate) release: bool,
 }
 
 #[derive(Debug, Args)]

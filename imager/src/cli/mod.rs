@@ -10,6 +10,7 @@ mod diff;
 mod documents;
 mod export;
 mod failure;
+mod hold;
 mod init;
 mod inspect;
 mod key;
@@ -18,6 +19,7 @@ mod nbd;
 mod output;
 mod pins;
 mod progress;
+mod prune;
 mod quantity;
 mod restore;
 mod secret;
@@ -102,6 +104,8 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Diff(options) => diff::run(&global, &options),
         Command::Restore(options) => restore::run(&global, &options),
         Command::Verify(options) => verify::run(&global, &options),
+        Command::Prune(options) => prune::run(&global, &options),
+        Command::Hold(options) => hold::run(&global, &options),
         Command::Export(options) => export::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),

@@ -46,8 +46,8 @@ pub trait NodeSink {
     /// The pack with this number, once it is closed.
     fn pack(&self, number: usize) -> Option<PackRef>;
 
-    /// Whether a pack of an earlier capture is still there to be referred to.
-    fn is_present(&self, pack: PackRef) -> bool;
+    /// Where a frame of an earlier capture is now, if it is still there to be referred to.
+    fn standing(&self, location: &Location) -> Option<Location>;
 
     /// How many packs were closed so far.
     fn closed(&self) -> usize;
@@ -252,11 +252,11 @@ impl MapBuilder {
             }
             _ => None,
         };
-        if let Some(child @ Child::Node(known, location)) = known
+        if let Some(Child::Node(known, location)) = known
             && known == id
-            && sink.is_present(location.pack)
+            && let Some(standing) = sink.standing(&location)
         {
-            return Ok(ChildDraft::Known(child));
+            return Ok(ChildDraft::Known(Child::Node(id, standing)));
         }
         Ok(ChildDraft::New(id, sink.store(id, &encoded)?))
     }

@@ -375,14 +375,40 @@ fn read_whole_map(repository: &Repository, map: &Map) -> Result<ByteLen> {
             packs.insert(location.pack);
         }
     }
+    let mut moved = HashSet::new();
     for pack in packs {
         let len = repository.store().len(&object(names::pack(pack.id))?)?;
         if len != Some(ByteLen::new(pack.len.into())) {
-            let how = if len.is_none() { "is missing" } else { "has the wrong length" };
-            return Err(Error::corrupt(format!("pack {} {how}; nothing was written", pack.id)));
+            if repository.store().len(&object(names::moved(pack.id, 0))?)?.is_none() {
+                let how = if len.is_none() { "is missing" } else { "has the wrong length" };
+                return Err(Error::corrupt(format!("pack {} {how}; nothing was written", pack.id)));
+            }
+            moved.insert(pack);
         }
     }
+    if !moved.is_empty() {
+        check_moved(repository, map, &moved)?;
+    }
     Ok(total)
+}
+
+/// Checks that what is needed of these packs is where it moved.
+fn check_moved(repository: &Repository, map: &Map, moved: &HashSet<PackRef>) -> Result<()> {
+    let mut reader = MapReader::new(repository.frames()?, map)?;
+    let mut last = None;
+    for block in reader.blocks_with_content() {
+        let Content::Data(_, location) = block?.1.content else { continue };
+        let frame = (location.pack, location.frame);
+        if moved.contains(&location.pack) && last != Some(frame) {
+            last = Some(frame);
+            if repository.locate(&location)?.is_none() {
+                let what =
+                    format!("pack {} is missing, and some of what moved out of it too", location.pack.id);
+                return Err(Error::corrupt(format!("{what}; nothing was written")));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

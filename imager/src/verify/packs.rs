@@ -28,9 +28,18 @@ pub(super) struct Checked {
     pub(super) fault: Option<(Fault, String)>,
     /// It was wrong when it was read first, and right the second time.
     pub(super) flickered: bool,
+    /// It is wrong, and frames of it went elsewhere.
+    pub(super) moved: bool,
     /// The blocks that are where they should be, by [`fingerprint`].
     pub(super) sound: Vec<u64>,
     pub(super) read: ByteLen,
+}
+
+impl Checked {
+    fn nothing(wanted: Wanted) -> Self {
+        let (sound, read) = (Vec::new(), ByteLen::ZERO);
+        Self { wanted, fault: None, flickered: false, moved: false, sound, read }
+    }
 }
 
 /// Stands for a block at its place.
@@ -60,21 +69,21 @@ impl<'a, 'r> Checker<'a, 'r> {
     /// `Cancelled`; `Io`, `Denied` from the share.
     pub(super) fn check(&mut self, wanted: Wanted) -> Result<Checked> {
         check_cancelled(self.monitor)?;
-        let first = self.once(wanted)?;
-        if !matches!(first.fault, Some((Fault::Altered, _))) {
-            return Ok(first);
+        let mut checked = self.once(wanted)?;
+        if matches!(checked.fault, Some((Fault::Altered, _))) {
+            let second = self.once(wanted)?;
+            let (flickered, read) = (second.fault.is_none(), checked.read.saturating_add(second.read));
+            checked = Checked { flickered, read, ..second };
         }
-        let second = self.once(wanted)?;
-        let flickered = second.fault.is_none();
-        Ok(Checked { flickered, read: first.read.saturating_add(second.read), ..second })
+        checked.moved = checked.fault.is_some() && super::is_moved(self.repository, wanted.pack.id)?;
+        Ok(checked)
     }
 
     fn once(&mut self, wanted: Wanted) -> Result<Checked> {
         let name = object(names::pack(wanted.pack.id))?;
         let len = u64::from(wanted.pack.len);
         let found = self.repository.store().len(&name)?;
-        let mut checked =
-            Checked { wanted, fault: None, flickered: false, sound: Vec::new(), read: ByteLen::ZERO };
+        let mut checked = Checked::nothing(wanted);
         checked.fault = presence(wanted.pack, found.map(ByteLen::get));
         if checked.fault.is_some() {
             return Ok(checked);

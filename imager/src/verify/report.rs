@@ -5,7 +5,7 @@ use imager_image::manifest::{Manifest, Run};
 use imager_image::{CaptureId, names};
 use imager_units::{Error, ErrorKind, ExtentSet};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many runs of bytes a report lists in all; beyond them it only counts.
 const MOST_RUNS: usize = 500_000;
@@ -260,6 +260,32 @@ impl Findings {
         if let Some(volume) = report.volumes.iter_mut().find(|volume| volume.key == stream.key) {
             volume.damaged_bytes = volume.damaged_bytes.saturating_add(bytes);
         }
+    }
+
+    /// Captures with which something is wrong, and the names of their manifests.
+    pub(super) fn suspects(&self) -> Vec<(CaptureId, String)> {
+        let wrong = self.captures.iter().filter(|capture| capture.status != Status::Ok);
+        let mut suspects: Vec<_> = wrong.map(|c| (c.capture, c.object.clone())).collect();
+        // A pack that is missing and that nobody missed: whoever needed it is gone.
+        if self.damaged.values().any(|d| d.fault == Fault::Missing && d.affects.is_empty()) {
+            let sound = self.captures.iter().filter(|capture| capture.status == Status::Ok);
+            suspects.extend(sound.map(|c| (c.capture, c.object.clone())));
+        }
+        suspects
+    }
+
+    /// Forgets captures that are gone, and what affects only them.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<CaptureId>) {
+        if gone.is_empty() {
+            return;
+        }
+        self.captures.retain(|report| !gone.contains(&report.capture));
+        self.damaged.retain(|_, damaged| {
+            let before = damaged.affects.len();
+            damaged.affects.retain(|affected| !gone.contains(&affected.capture));
+            let missing = before == 0 && damaged.fault == Fault::Missing;
+            !(damaged.affects.is_empty() && (before > 0 || missing))
+        });
     }
 
     /// The packs found damaged and still there.

@@ -8,7 +8,7 @@ use imager_image::frame::FrameKind;
 use imager_image::manifest::Map;
 use imager_image::node::{Content, Entry, Location};
 use imager_image::pack::{FrameSpan, PackKind, PackRef};
-use imager_image::{BlockId, MaskUnit, PackId};
+use imager_image::{BlockId, MaskUnit, NodeId, PackId};
 use imager_units::{ByteLen, Error, Extent, ExtentSet, Result};
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub(super) struct Collector<'a> {
 }
 
 impl Visitor for Collector<'_> {
-    fn node(&mut self, location: &Location) {
+    fn node(&mut self, _id: NodeId, location: &Location) {
         self.needed.add(location.pack, PackKind::Map);
     }
 
@@ -83,10 +83,19 @@ impl Visitor for Collector<'_> {
     }
 }
 
+/// What is there of a pack that is not as it should be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lacking {
+    /// Its length, if it is there at all.
+    pub(super) found: Option<u64>,
+    /// Frames of it went elsewhere.
+    pub(super) moved: bool,
+}
+
 /// What is known of packs.
 pub(super) enum Proof<'p> {
     /// Packs of these lengths, `None` for missing ones, are not as they should be; all others are.
-    Presence(&'p BTreeMap<PackId, Option<u64>>),
+    Presence(&'p BTreeMap<PackId, Lacking>),
     /// Of packs with ids of this range, these blocks (sorted fingerprints) were found; these packs are missing.
     Content(std::ops::RangeInclusive<PackId>, &'p [u64], &'p std::collections::BTreeSet<PackId>),
 }
@@ -117,9 +126,9 @@ impl<'a, 'r> Inspector<'a, 'r> {
         match self.proof {
             Proof::Presence(wrong) => Ok(match wrong.get(&location.pack.id) {
                 None => true,
-                Some(None) => false,
                 // Whole frames of a pack that was cut short prove themselves when they are read.
-                Some(Some(len)) => location.frame.extent().end().get() <= *len,
+                Some(Lacking { found: Some(len), .. }) if location.frame.extent().end().get() <= *len => true,
+                Some(Lacking { moved, .. }) => *moved && self.moved(location)?,
             }),
             Proof::Content(range, sound, missing) => {
                 if !range.contains(&location.pack.id)
@@ -133,6 +142,16 @@ impl<'a, 'r> Inspector<'a, 'r> {
                 self.probe(id, location, len)
             }
         }
+    }
+
+    /// Whether the frame is where it moved.
+    fn moved(&mut self, location: &Location) -> Result<bool> {
+        let place = (location.pack.id, location.frame);
+        if self.opened.as_ref().is_none_or(|opened| opened.place != place) {
+            let raw = self.frames.repository().locate(location)?.map(|_| Vec::new());
+            self.opened = Some(Opened { place, raw });
+        }
+        Ok(self.opened.as_ref().is_some_and(|opened| opened.raw.is_some()))
     }
 
     /// Looks at the very place.
@@ -153,7 +172,7 @@ impl<'a, 'r> Inspector<'a, 'r> {
 }
 
 impl Visitor for Inspector<'_, '_> {
-    fn node(&mut self, _location: &Location) {}
+    fn node(&mut self, _id: NodeId, _location: &Location) {}
 
     fn leaf(&mut self, first: u64, entries: &[Entry]) -> Result<bool> {
         let mut sound = true;

@@ -14,9 +14,9 @@ use std::collections::HashSet;
 const MOST_KNOWN: usize = 1_800_000;
 
 /// What is done with the parts of a map.
-pub(super) trait Visitor {
+pub(crate) trait Visitor {
     /// A node is about to be visited.
-    fn node(&mut self, location: &Location);
+    fn node(&mut self, id: NodeId, location: &Location);
 
     /// The blocks of a leaf, which begins at block `first`; says whether all is well with them.
     ///
@@ -30,14 +30,14 @@ pub(super) trait Visitor {
 
 /// Subtrees with which all was well, so that captures which share them cost no second visit.
 #[derive(Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     sound: HashSet<u128>,
     /// How many nodes were read wrong once and right the second time.
-    pub(super) flickered: u64,
+    pub(crate) flickered: u64,
 }
 
 /// One walk through one map.
-pub(super) struct Walk<'a, 'r> {
+pub(crate) struct Walk<'a, 'r> {
     repository: &'r Repository,
     described: &'a Map,
     map: MapReader<'r>,
@@ -47,7 +47,7 @@ pub(super) struct Walk<'a, 'r> {
 }
 
 impl<'a, 'r> Walk<'a, 'r> {
-    pub(super) fn new(
+    pub(crate) fn new(
         repository: &'r Repository,
         described: &'a Map,
         known: &'a mut Known,
@@ -62,7 +62,7 @@ impl<'a, 'r> Walk<'a, 'r> {
     ///
     /// # Errors
     /// `Cancelled`; `Io`, `Denied` from the share; what the visitor fails with. Damage is no error here.
-    pub(super) fn run(mut self) -> Result<()> {
+    pub(crate) fn run(mut self) -> Result<()> {
         let top = root_level(self.map.blocks());
         match self.map.child(top, 0)? {
             Some(root) if self.map.blocks() > 0 => self.subtree(top, 0, root).map(drop),
@@ -92,7 +92,7 @@ impl<'a, 'r> Walk<'a, 'r> {
             return Ok(true);
         }
         check_cancelled(self.monitor)?;
-        self.visitor.node(&location);
+        self.visitor.node(id, &location);
         let sound =
             if level == 0 { self.leaf(index, &location)? } else { self.inner(level, index, &location)? };
         if sound && self.known.sound.len() < MOST_KNOWN {
@@ -140,12 +140,12 @@ impl<'a, 'r> Walk<'a, 'r> {
 }
 
 /// Whether an error speaks of what is stored (or of what it needs) rather than of the share that stores it.
-pub(super) fn is_damage(error: &Error) -> bool {
+pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
 /// The bytes of block `index` in `mask`.
-pub(super) fn masked(
+pub(crate) fn masked(
     index: u64,
     size: imager_units::ByteLen,
     mask: imager_image::Mask,

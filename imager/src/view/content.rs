@@ -72,9 +72,11 @@ impl<'r> Contents<'r> {
 
     fn frame(&self, location: &Location) -> Result<Arc<Frame>> {
         self.frames.get(&(location.pack.id, location.frame), || {
-            let sealed = self.sealed(location)?;
-            let say = || format!("pack {} at {}", location.pack.id, location.frame.extent());
-            let raw = self.with_codec(|codec| codec.open(FrameKind::Blocks, &sealed)).context(say)?;
+            let raw = self.repository.follow(location, |place| {
+                let sealed = self.sealed(place)?;
+                let say = || format!("pack {} at {}", place.pack.id, place.frame.extent());
+                self.with_codec(|codec| codec.open(FrameKind::Blocks, &sealed)).context(say)
+            })?;
             let weight = raw.len();
             Ok((Arc::new(Frame { raw, checked: Mutex::default() }), weight))
         })

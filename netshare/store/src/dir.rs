@@ -5,8 +5,10 @@
 //! disk; so the file system that was there at the start is remembered, and any other is an error.
 
 mod publish;
+mod sweep;
 mod upload;
 
+pub use sweep::sweep_unfinished;
 pub use upload::Upload;
 
 use crate::{Entry, ObjectName, Put, Store, name};

@@ -23,7 +23,7 @@ mod throttle;
 pub mod conformance;
 
 pub use clock::{Clock, SystemClock, TestClock};
-pub use dir::{DirStore, Upload};
+pub use dir::{DirStore, Upload, sweep_unfinished};
 pub use faulty::{FaultyStore, StoreFault};
 pub use memory::MemoryStore;
 pub use name::ObjectName;
