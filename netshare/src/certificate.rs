@@ -62,10 +62,10 @@ impl Identity {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| corrupt("the certificate is no PEM", error.into()))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(|error| corrupt("the key is no PEM", error.into()))?;
         let own = chain.first().ok_or_else(|| Error::corrupt("there is no certificate in it"))?;
         let fingerprint = fingerprint(own);
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| corrupt("the key is no PEM", error.into()))?;
         let mut tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| corrupt("no protocol version can be used", error.into()))?

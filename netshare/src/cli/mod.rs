@@ -10,6 +10,8 @@ mod token;
 
 use args::{Arguments, Command};
 use clap::Parser;
+use imager_units::{Context, Error, ErrorKind};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the command line of this process.
@@ -31,6 +33,15 @@ pub fn main() -> ExitCode {
         failure.show();
         ExitCode::from(failure.code())
     })
+}
+
+/// Checks that a share is there before anything is made in it.
+fn check_folder(folder: &Path) -> Result<(), Error> {
+    let metadata = std::fs::metadata(folder).context(|| format!("opening {}", folder.display()))?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("{} is no folder", folder.display())))
 }
 
 fn logging() {

@@ -22,9 +22,7 @@ const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves until a signal says to stop.
 pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
-    if let Err(error) = std::fs::metadata(&options.dir) {
-        return Err(Error::io(format!("opening {}", options.dir.display()), error).into());
-    }
+    super::check_folder(&options.dir)?;
     let limits = Limits::default();
     let identity = match &options.tls {
         Tls::SelfSigned => Identity::self_signed(&options.dir)?,
@@ -34,11 +32,9 @@ pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
     let server = Server::new(&options.dir, &identity, limits)?;
     let sockets = sockets(options)?;
     let address = sockets.share.first().map(TcpListener::local_addr).transpose();
-    if let Some(address) = address.context(|| "asking for the address".to_owned())? {
-        let line = format!("https://{}/{REPOSITORY}#{}\n", authority(address), identity.fingerprint());
-        // Whoever does not read it can still use the server.
-        drop(std::io::stdout().lock().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush()));
-    }
+    let address = address.context(|| "asking for the address".to_owned())?;
+    let url =
+        address.map(|it| format!("https://{}/{REPOSITORY}#{}\n", authority(it), identity.fingerprint()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -47,17 +43,26 @@ pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
         .build()
         .context(|| "starting the threads".to_owned())?;
     let interrupted = Arc::new(AtomicBool::new(false));
-    let result = runtime.block_on(serve(server, sockets, Arc::clone(&interrupted)));
+    let result = runtime.block_on(serve(server, sockets, url.as_deref(), Arc::clone(&interrupted)));
     runtime.shutdown_timeout(DISK_PATIENCE);
     result?;
     let code = if interrupted.load(Ordering::Relaxed) { INTERRUPTED } else { 0 };
     Ok(ExitCode::from(code))
 }
 
-async fn serve(server: Server, sockets: Sockets, interrupted: Arc<AtomicBool>) -> Result<(), Failure> {
+async fn serve(
+    server: Server,
+    sockets: Sockets,
+    url: Option<&str>,
+    interrupted: Arc<AtomicBool>,
+) -> Result<(), Failure> {
     let say = || "waiting for signals".to_owned();
     let mut terminate = signal(SignalKind::terminate()).context(say)?;
     let mut interrupt = signal(SignalKind::interrupt()).context(say)?;
+    if let Some(url) = url {
+        // Not before signals are heeded. Whoever does not read it can still use the server.
+        drop(std::io::stdout().lock().write_all(url.as_bytes()).and_then(|()| std::io::stdout().flush()));
+    }
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -3,7 +3,7 @@
 use super::args::{Add, Revoke, Token, Where};
 use super::failure::Failure;
 use crate::{Grant, Tokens};
-use imager_units::{Context, Error};
+use imager_units::Error;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,12 +17,7 @@ pub(crate) fn run(command: &Token) -> Result<(), Failure> {
 }
 
 fn tokens(dir: &Path) -> Result<Tokens, Failure> {
-    let say = || format!("opening {}", dir.display());
-    let metadata = std::fs::metadata(dir).context(say)?;
-    if !metadata.is_dir() {
-        let error = Error::new(imager_units::ErrorKind::Invalid, format!("{} is no folder", dir.display()));
-        return Err(error.into());
-    }
+    super::check_folder(dir)?;
     Ok(Tokens::of(dir))
 }
 
