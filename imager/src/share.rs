@@ -2,6 +2,7 @@
 
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use netshare_store::http::{Fingerprint, HttpStore, HttpsUrl, Refusal, Token};
+use netshare_store::mounted::{MountUrl, MountedStore, Password, Trouble};
 use netshare_store::s3::{S3Settings, S3Store, S3Url};
 use netshare_store::{DirStore, Entry, ObjectName, Put, Retry, Store, Throttle, Watch};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ pub enum Location {
     Https(HttpsUrl),
     /// A repository in a bucket.
     S3(S3Url),
+    /// A folder of a file server, over SMB or NFS.
+    Mounted(MountUrl),
 }
 
 /// What opening a share takes beside its place.
@@ -26,6 +29,8 @@ pub struct Access {
     pub missing: Missing,
     /// What a server knows us by.
     pub token: Option<Token>,
+    /// What a file server's user proves to be himself by.
+    pub password: Option<Password>,
     /// How long a server may say nothing.
     pub silence: Duration,
     /// How it is treated when it fails, and when others need the line.
@@ -63,12 +68,13 @@ impl Location {
             None if !url.is_empty() => Ok(Self::Folder(PathBuf::from(url))),
             Some(("https", _)) => url.parse().map(Self::Https),
             Some(("s3", _)) => url.parse().map(Self::S3),
+            Some(("smb" | "nfs", _)) => url.parse().map(Self::Mounted),
             Some(("http", _)) => {
                 let what = "http:// would send the token in the clear: a share is https://";
                 Err(Error::new(ErrorKind::Invalid, what))
             }
             _ => {
-                let known = "a path, file://, https:// or s3:// URL";
+                let known = "a path, file://, https://, s3://, smb:// or nfs:// URL";
                 let what = format!("{url:?} is no repository this version can open: {known}");
                 Err(Error::new(ErrorKind::Invalid, what))
             }
@@ -79,14 +85,14 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Folder(path) => Some(path),
-            Self::Https(_) | Self::S3(_) => None,
+            Self::Https(_) | Self::S3(_) | Self::Mounted(_) => None,
         }
     }
 
     /// What its server is known by, beside its name.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
-            Self::Folder(_) | Self::S3(_) => None,
+            Self::Folder(_) | Self::S3(_) | Self::Mounted(_) => None,
             Self::Https(url) => url.fingerprint(),
         }
     }
@@ -100,6 +106,7 @@ impl Location {
             Self::Folder(path) => share(folder(path, access.missing), &access.manners),
             Self::Https(url) => share(https(url, access), &access.manners),
             Self::S3(url) => share(bucket(url, access), &access.manners),
+            Self::Mounted(url) => share(mounted(url, access), &access.manners),
         }
     }
 }
@@ -132,6 +139,17 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
 /// A bucket is never made: whoever pays for it does that. The repository comes into it with its first object.
 fn bucket(url: &S3Url, access: &Access) -> Result<S3Store> {
     S3Store::new(url.clone(), &S3Settings::from_environment()?, access.silence)
+}
+
+fn mounted(url: &MountUrl, access: &Access) -> Result<MountedStore> {
+    if url.user().is_some() && access.password.is_none() {
+        let trouble = Trouble::NoPassword;
+        return Err(Error::with_source(trouble.kind(), format!("opening {url}"), trouble));
+    }
+    match access.missing {
+        Missing::Create => MountedStore::create(url, access.password.as_ref()),
+        Missing::Fail => MountedStore::open(url, access.password.as_ref()),
+    }
 }
 
 /// What every kind of share is wrapped into.

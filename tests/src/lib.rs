@@ -11,6 +11,7 @@
 
 pub mod binary;
 pub mod device;
+pub mod file_server;
 pub mod guest;
 pub mod imager;
 pub mod judge;

@@ -29,12 +29,16 @@ the server's certificate must be one that this system trusts. The server's token
 IMAGER_TOKEN_FILE. A server that says nothing for 30 s is given up; IMAGER_TIMEOUT=SECONDS changes that.
 
 A repository in a bucket is s3://BUCKET/PREFIX. Credentials, region and endpoint are taken from AWS_ACCESS_KEY_ID, \
-AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL, or from the profile AWS_PROFILE in ~/.aws.";
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL, or from the profile AWS_PROFILE in ~/.aws.
+
+A repository on a file server is smb://[DOMAIN;]USER@HOST[:PORT]/SHARE/FOLDER or nfs://HOST[:PORT]/EXPORT/FOLDER (NFS version \
+4). It is mounted for this process alone, which needs root. The user's password is taken from IMAGER_SHARE_PASSWORD, \
+IMAGER_SHARE_PASSWORD_FILE or IMAGER_SHARE_PASSWORD_COMMAND, or asked for; never from the URL.";
 
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The repository: a path, file://, https:// or s3:// URL
+    /// The repository: a path, file://, https://, s3://, smb:// or nfs:// URL
     #[arg(short, long, global = true, env = "IMAGER_REPO", value_name = "URL")]
     pub(crate) repo: Option<String>,
     /// Print one JSON object on stdout, also on failure

@@ -2,6 +2,7 @@
 
 use imager_units::{Error, ErrorKind};
 use netshare_store::http::Refusal;
+use netshare_store::mounted::Trouble;
 use netshare_store::s3::{NoCredentials, Verdict};
 use serde_json::json;
 
@@ -30,6 +31,7 @@ impl Failure {
     /// There is no repository.
     pub(crate) fn no_repository(error: Error) -> Self {
         match error.kind() {
+            _ if Trouble::of(&error).is_some() => error.into(),
             ErrorKind::NotFound => {
                 Self::new(10, error, "check --repo, or make a repository with imager init")
             }
@@ -120,6 +122,11 @@ impl From<Error> for Failure {
         if let Some((code, advice)) = caused_by(&error).map(advice).or_else(|| bucket_advice(&error)) {
             return Self::new(code, error, advice);
         }
+        if let Some((code, advice)) =
+            Trouble::of(&error).map(|trouble| (trouble_code(trouble), trouble.advice()))
+        {
+            return Self::new(code, error, advice);
+        }
         let (code, advice) = match error.kind() {
             ErrorKind::Cancelled => (130, "run it again to continue; nothing was published"),
             ErrorKind::Invalid => (USAGE, "see imager --help"),
@@ -134,6 +141,15 @@ impl From<Error> for Failure {
             ErrorKind::Io => (1, "check the disk and its cables (dmesg shows what the kernel saw)"),
         };
         Self::new(code, error, advice)
+    }
+}
+
+fn trouble_code(trouble: &Trouble) -> u8 {
+    match trouble {
+        Trouble::Password | Trouble::NoPassword | Trouble::Expired => 12,
+        Trouble::NoShare | Trouble::Folder => 10,
+        _ if trouble.kind() == ErrorKind::Lost => 5,
+        _ => 1,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use imager_units::{Context, Error, ErrorKind};
 use netshare_store::http::Token;
+use netshare_store::mounted::Password;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Command;
@@ -75,22 +76,41 @@ fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 fn configured() -> Result<Option<Vec<u8>>> {
-    if let Some(secret) = std::env::var_os("IMAGER_PASSWORD") {
+    from_environment("IMAGER_PASSWORD")
+}
+
+/// The password of a file server's user, from where it is configured; asked for on a terminal otherwise. `None` when
+/// there is none and nobody to ask.
+///
+/// # Errors
+/// Status 12 when a command that should tell it fails; `Io` when it cannot be read.
+pub(crate) fn share_password(share: &str) -> Result<Option<Password>> {
+    let found = match from_environment("IMAGER_SHARE_PASSWORD")? {
+        None if std::io::stdin().is_terminal() => Some(ask(&format!("Password for {share}: "))?),
+        found => found,
+    };
+    Ok(found.map(Password::new))
+}
+
+/// A secret from a variable, or from the file or command that a variable of a longer name tells.
+fn from_environment(name: &str) -> Result<Option<Vec<u8>>> {
+    if let Some(secret) = std::env::var_os(name) {
         return Ok(Some(secret.into_encoded_bytes()));
     }
-    if let Some(file) = std::env::var_os("IMAGER_PASSWORD_FILE") {
+    if let Some(file) = std::env::var_os(format!("{name}_FILE")) {
         return from_file(Path::new(&file)).map(Some);
     }
-    let Some(command) = std::env::var_os("IMAGER_PASSWORD_COMMAND") else { return Ok(None) };
+    let name = format!("{name}_COMMAND");
+    let Some(command) = std::env::var_os(&name) else { return Ok(None) };
     let output = Command::new("/bin/sh")
         .arg("-c")
         .arg(&command)
         .stdin(std::process::Stdio::inherit())
         .stderr(std::process::Stdio::inherit())
         .output()
-        .context(|| "running IMAGER_PASSWORD_COMMAND".to_owned())?;
+        .context(|| format!("running {name}"))?;
     if !output.status.success() {
-        let what = format!("IMAGER_PASSWORD_COMMAND ended with {}", output.status);
+        let what = format!("{name} ended with {}", output.status);
         return Err(Failure::new(
             12,
             Error::new(ErrorKind::Denied, what),

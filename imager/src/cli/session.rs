@@ -52,13 +52,17 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn Store>, Failure> {
     pins::check_server(location)?;
     let (token, silence) = match location {
-        Location::Folder(_) => (None, SILENCE),
+        Location::Folder(_) | Location::Mounted(_) => (None, SILENCE),
         Location::Https(_) => (secret::token()?, silence()?),
         Location::S3(_) => (None, silence()?),
     };
+    let password = match location {
+        Location::Mounted(url) if url.user().is_some() => secret::share_password(&url.to_string())?,
+        _ => None,
+    };
     let watch = Arc::new(Waiting::new(global));
     let manners = Manners { patience: global.patience, limit: global.limit, watch };
-    location.open(&Access { missing, token, silence, manners }).map_err(Failure::no_repository)
+    location.open(&Access { missing, token, password, silence, manners }).map_err(Failure::no_repository)
 }
 
 /// How long a server may say nothing.

@@ -27,6 +27,8 @@ const TRIES: usize = 16;
 #[derive(Debug)]
 pub struct DirStore {
     root: PathBuf,
+    /// What messages call it.
+    shown: String,
     /// Held open so that an automounter does not take the share away between two calls.
     _handle: File,
     device: u64,
@@ -72,17 +74,22 @@ impl DirStore {
         if !fs::metadata(&root).context(say)?.is_dir() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is no folder", path.display())));
         }
+        let shown = root.display().to_string();
+        Self::open_as(root, shown)
+    }
+
+    /// The folder at `root` just as it is spelt, under another name for messages: for a place that has no other path.
+    pub(crate) fn open_as(root: PathBuf, shown: String) -> Result<Self> {
+        let say = || format!("opening the share {shown}");
         let handle = File::open(&root).context(say)?;
-        let metadata = handle.metadata().context(say)?;
-        let settled = Mutex::default();
-        Ok(Self {
-            root,
-            _handle: handle,
-            device: metadata.dev(),
-            settled,
-            links: Links::Tried,
-            receipts: Receipts::Untold,
-        })
+        let device = handle.metadata().context(say)?.dev();
+        let (settled, links, receipts) = (Mutex::default(), Links::Tried, Receipts::Untold);
+        Ok(Self { root, shown, _handle: handle, device, settled, links, receipts })
+    }
+
+    /// Where its files are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The same, for a server in front of it: nobody else writes there, so listings tell when each object came.
@@ -127,7 +134,7 @@ impl DirStore {
             Ok(_) => io::Error::other("another file system is mounted there now"),
             Err(error) => error,
         };
-        Err(Error::with_source(ErrorKind::Io, format!("the share {} went away", self.root.display()), gone))
+        Err(Error::with_source(ErrorKind::Io, format!("the share {} went away", self.shown), gone))
     }
 
     /// Creates the folders above `name`, durably; the innermost, and which of them are new.
@@ -151,7 +158,7 @@ impl DirStore {
     }
 
     fn failed(&self, what: &str, name: &ObjectName, error: io::Error) -> Error {
-        let what = format!("{what} {name} in {}", self.root.display());
+        let what = format!("{what} {name} in {}", self.shown);
         if !is_absent(&error) {
             return Error::io(what, error);
         }
@@ -196,7 +203,7 @@ impl DirStore {
 
 impl Store for DirStore {
     fn location(&self) -> String {
-        self.root.display().to_string()
+        self.shown.clone()
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
@@ -211,10 +218,10 @@ impl Store for DirStore {
 
     fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
         let fail = |error| self.failed(&format!("reading {part} of"), name, error);
-        let mut file = File::open(self.path(name)).map_err(fail)?;
-        let len = file.metadata().map_err(fail)?.len();
+        let (mut file, len) = self.file(name)?;
+        let len = len.get();
         if part.end().get() > len {
-            let what = format!("{name} in {} has {len} bytes, {part} are wanted", self.root.display());
+            let what = format!("{name} in {} has {len} bytes, {part} are wanted", self.shown);
             return Err(Error::corrupt(what));
         }
         let mut bytes = vec![0; part.len().to_usize().unwrap_or(usize::MAX)];

@@ -11,6 +11,7 @@ mod dir;
 mod faulty;
 pub mod http;
 mod memory;
+pub mod mounted;
 mod name;
 mod recording;
 pub mod retry;

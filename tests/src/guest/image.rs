@@ -37,6 +37,8 @@ pub(super) fn write(
     }
     program(&mut archive, &binary::built("halfhour-guest"), "init")?;
     archive.file(&folder().join("root/bin/busybox"), "bin/busybox")?;
+    // Where the kernel looks when it needs a module.
+    archive.link("/bin/busybox", "sbin/modprobe")?;
     modules::add(&mut archive, &folder().join("modules"), release, wanted)?;
     archive.bytes((wanted.join("\n") + "\n").as_bytes(), "etc/modules")?;
     archive.bytes(b"hosts: files\npasswd: files\n", "etc/nsswitch.conf")?;

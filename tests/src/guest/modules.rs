@@ -18,13 +18,12 @@ pub(super) fn add(archive: &mut Archive, folder: &Path, release: &str, wanted: &
     let taken: BTreeSet<&str> = needs
         .iter()
         .filter(|(path, _)| {
-            ALWAYS.iter().any(|folder| path.starts_with(folder))
-                || wanted.iter().any(|name| name == module(path))
+            ALWAYS.iter().any(|folder| path.starts_with(folder)) || wanted.contains(&module(path))
         })
         .flat_map(|(path, needs)| needs.iter().copied().chain([*path]))
         .collect();
     for name in wanted {
-        assert!(taken.iter().any(|path| module(path) == name), "the kernel has no module {name}");
+        assert!(taken.iter().any(|path| module(path) == *name), "the kernel has no module {name}");
     }
     let to = format!("lib/modules/{release}");
     let names: BTreeSet<_> = taken.iter().map(|path| module(path)).collect();
@@ -35,8 +34,9 @@ pub(super) fn add(archive: &mut Archive, folder: &Path, release: &str, wanted: &
     archive.bytes(lines_of(dep).as_bytes(), &format!("{to}/modules.dep"))?;
     for file in ["modules.alias", "modules.symbols"] {
         let table = std::fs::read_to_string(folder.join(file))?;
-        let kept =
-            table.lines().filter(|line| line.split(' ').next_back().is_some_and(|name| names.contains(name)));
+        let kept = table.lines().filter(|line| {
+            line.split(' ').next_back().is_some_and(|name| names.contains(&name.replace('-', "_")))
+        });
         archive.bytes(lines_of(kept).as_bytes(), &format!("{to}/{file}"))?;
     }
     Ok(())
@@ -47,7 +47,7 @@ fn lines_of<'a>(lines: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The name of the module in a file, as the kernel spells it.
-fn module(path: &str) -> &str {
+fn module(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
-    file.strip_suffix(".ko").unwrap_or(file)
+    file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")
 }

@@ -27,7 +27,7 @@ impl DirStore {
                 self.lock().clear();
                 Ok(None)
             }
-            created => created.map(Some).context(|| format!("storing {name} in {}", self.root.display())),
+            created => created.map(Some).context(|| format!("storing {name} in {}", self.shown)),
         }
     }
 
@@ -46,7 +46,7 @@ impl DirStore {
         };
         match published {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            published => published.context(|| format!("storing {name} in {}", self.root.display()))?,
+            published => published.context(|| format!("storing {name} in {}", self.shown))?,
         }
         temporary.made.clear();
         path.parent().map_or(Ok(()), sync_folder)?;

@@ -56,7 +56,7 @@ impl<S: Deref<Target = DirStore>> Upload<S> {
             Target::There(there) => there.feed(bytes),
             Target::New(temporary) => temporary.write(bytes),
         }
-        .context(|| format!("storing {} in {}", self.name, self.store.root.display()))
+        .context(|| format!("storing {} in {}", self.name, self.store.shown))
     }
 
     /// Makes the object durable under its name, which is never replaced.
@@ -69,7 +69,7 @@ impl<S: Deref<Target = DirStore>> Upload<S> {
             Target::There(there) => return store.settled_as(&name, there).map(|()| Put::Present),
             Target::New(temporary) => temporary,
         };
-        temporary.sync().context(|| format!("storing {name} in {}", store.root.display()))?;
+        temporary.sync().context(|| format!("storing {name} in {}", store.shown))?;
         for _ in 0..TRIES {
             if store.publish(&name, &mut temporary)? {
                 return Ok(Put::Created);
@@ -109,8 +109,7 @@ impl DirStore {
     }
 
     fn contended(&self, name: &ObjectName) -> Error {
-        let what =
-            format!("{name} in {} is created and deleted by others again and again", self.root.display());
+        let what = format!("{name} in {} is created and deleted by others again and again", self.shown);
         Error::new(ErrorKind::Io, what)
     }
 }

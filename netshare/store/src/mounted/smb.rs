@@ -1,0 +1,96 @@
+//! SMB by the kernel's `cifs` (Documentation/admin-guide/cifs/usage.rst; the settings are those of mount.cifs(8)).
+//!
+//! `vers=default` offers 2.1 to 3.1.1 and takes the highest that the server has. Traffic is encrypted where the server
+//! can (`seal`); the negotiation of 3.1.1 is protected, so nobody in between can talk us out of it.
+
+use super::mount::{self, Refused, Setting, value};
+use super::{Kind, MountUrl, Password, Trouble};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::net::SocketAddr;
+
+/// Mounts the root of the share.
+pub(super) fn mount(
+    url: &MountUrl,
+    server: SocketAddr,
+    password: Option<&Password>,
+) -> Result<OwnedFd, Trouble> {
+    let attempt =
+        |share: &str, sealed| mount::mount(Kind::Smb, &settings(url, server, share, password, sealed));
+    let is_known = url.user().is_some();
+    let mounted = match attempt(url.share(), is_known) {
+        // Not for every refusal: a wrong password that is tried twice locks accounts twice as fast.
+        Err(refused) if is_known && is_version(refused.code) => attempt(url.share(), false),
+        mounted => mounted,
+    };
+    // What refused us: every server has the share IPC$ for whoever it knows.
+    let even_ipc = |code| attempt("IPC$", false).is_err_and(|refused| refused.code == code);
+    mounted.map_err(|refused| match refused.code {
+        Errno::ACCESS if !even_ipc(Errno::ACCESS) => Trouble::NotPermitted,
+        // Before it says a word to the server, the kernel looks for its ciphers.
+        Errno::NOENT if even_ipc(Errno::NOENT) => Trouble::NoCipher,
+        _ => explain(&refused),
+    })
+}
+
+fn is_version(code: Errno) -> bool {
+    matches!(code, Errno::OPNOTSUPP | Errno::PROTONOSUPPORT)
+}
+
+fn explain(refused: &Refused) -> Trouble {
+    match refused.code {
+        Errno::ACCESS | Errno::KEYREJECTED | Errno::NOKEY | Errno::PERM => Trouble::Password,
+        Errno::KEYEXPIRED => Trouble::Expired,
+        Errno::NOENT | Errno::NXIO => Trouble::NoShare,
+        code if is_version(code) => Trouble::Version("2.1, 3.0, 3.0.2 or 3.1.1"),
+        Errno::HOSTDOWN
+        | Errno::CONNREFUSED
+        | Errno::CONNRESET
+        | Errno::CONNABORTED
+        | Errno::TIMEDOUT
+        | Errno::AGAIN
+        | Errno::PIPE => Trouble::Protocol(refused.text()),
+        _ => Trouble::Other(refused.text()),
+    }
+}
+
+fn settings(
+    url: &MountUrl,
+    server: SocketAddr,
+    share: &str,
+    password: Option<&Password>,
+    is_sealed: bool,
+) -> Vec<Setting> {
+    let mut all = vec![
+        value("source", format!("//{}/{share}", url.host())),
+        value("ip", server.ip().to_string()),
+        value("port", server.port().to_string()),
+        value("vers", "default"),
+        // No cache of content, names or attributes, and none that rests on a promise of the server's.
+        value("cache", "none"),
+        value("actimeo", "0"),
+        Setting::Wish("nohandlecache"),
+        Setting::Wish("nolease"),
+        // Nothing in common with what others mounted from this server.
+        Setting::Flag("nosharesock"),
+        Setting::Flag("soft"),
+        // A server that is silent for three times as long is taken for gone.
+        value("echo_interval", "10"),
+        // The server decides who may do what; modes that the client makes up say nothing about that.
+        Setting::Flag("noperm"),
+        value("file_mode", "0600"),
+        value("dir_mode", "0700"),
+    ];
+    match url.user() {
+        None => all.push(value("sec", "none")),
+        Some(user) => {
+            all.push(value("username", user));
+            all.push(value("password", password.map_or(&[][..], Password::bytes)));
+            all.extend(url.domain().map(|domain| value("domain", domain)));
+        }
+    }
+    if is_sealed {
+        all.push(Setting::Flag("seal"));
+    }
+    all
+}
