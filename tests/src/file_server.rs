@@ -38,7 +38,8 @@ pub struct FileServer {
 }
 
 impl FileServer {
-    /// Samba, without privileges. `more` are lines for its `[global]` section.
+    /// Samba, without privileges. `more` are lines for the end of its configuration, first of
+    /// the section `[global]`.
     pub fn samba(scratch: &Scratch, exports: &[Export], more: &str) -> Option<Self> {
         if !need::root() || !need::programs(&["smbd", "pdbedit", "setpriv"]) {
             return None;
@@ -62,7 +63,7 @@ impl FileServer {
             text.push_str(&format!("{name} = {}\n", place.display()));
         }
         text.push_str(&format!(
-            "smb ports = {port}\npassdb backend = tdbsam:{}\nlog file = {}\n{more}\n",
+            "smb ports = {port}\npassdb backend = tdbsam:{}\nlog file = {}\n",
             path("passdb.tdb"),
             path("log")
         ));
@@ -71,6 +72,7 @@ impl FileServer {
             text.push_str(&format!("[{name}]\npath = {}\nread only = {writable}\n", folder.display()));
             tool("chown", &["-R", USER, &folder.display().to_string()]);
         }
+        text.push_str(&format!("[global]\n{more}\n"));
         let conf = path("smb.conf");
         std::fs::write(&conf, text).expect("a file");
         open_up(scratch, &folder);

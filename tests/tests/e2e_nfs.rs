@@ -1,18 +1,52 @@
 //! Repositories on an NFS export: a real client (Debian's kernel in a guest) and a real server (nfs-ganesha).
 
-use halfhour_tests::Scratch;
-use halfhour_tests::binary::built;
+mod mounted;
+
 use halfhour_tests::file_server::{Export, FileServer};
 use halfhour_tests::guest::{Guest, HOST};
+use halfhour_tests::{Scratch, binary};
+use mounted::{Setting, export, full};
+
+fn setting(scratch: Scratch, exports: &[Export], more: &str) -> Option<Setting> {
+    let server = FileServer::ganesha(&scratch, exports, more)?;
+    let url = format!("nfs://{HOST}:{}/backup", server.port);
+    let connections = "grep -q ^v4 /proc/fs/nfsfs/servers && echo connected || true";
+    Some(Setting { scratch, server, url, module: "nfsv4", variables: &[], connections })
+}
 
 #[test]
 fn an_nfs_export_conforms_with_two_clients() {
     let scratch = Scratch::new();
-    let exports = [Export { name: "backup", folder: scratch.folder("backup"), is_writable: true }];
+    let exports = [export(&scratch, "backup")];
+    let Some(setting) = setting(scratch, &exports, "") else { return };
+    setting.conforms();
+}
+
+#[test]
+fn a_server_is_imaged_over_nfs_while_ganesha_dies_and_comes_back() {
+    let scratch = Scratch::new();
+    let exports = [export(&scratch, "backup")];
+    let Some(mut setting) = setting(scratch, &exports, "") else { return };
+    setting.survives();
+}
+
+#[test]
+fn what_is_wrong_with_an_nfs_export_is_told() {
     let Some(builder) = Guest::builder() else { return };
-    let Some(server) = FileServer::ganesha(&scratch, &exports, "") else { return };
-    let mut guest = builder.network().module("nfsv4").program(built("halfhour-conformance")).boot();
-    let url = format!("nfs://{HOST}:{}/backup/deep/er", server.port);
-    println!("{}", guest.ok(&["halfhour-conformance", &url]));
+    let scratch = Scratch::new();
+    let (full, _mounted) = full(&scratch);
+    let readonly = Export { is_writable: false, ..export(&scratch, "readonly") };
+    let exports = [export(&scratch, "backup"), readonly, full];
+    let Some(setting) = setting(scratch, &exports, "") else { return };
+    let mut guest = setting.boot(builder.program(binary::imager()));
+    let port = setting.server.port;
+    let url = |place: &str| format!("nfs://{HOST}:{port}/{place}");
+    setting.says(&mut guest, "nfs://no-such-host/backup", 5, "no address");
+    setting.says(&mut guest, &format!("nfs://{HOST}:1/backup"), 5, "nobody answers");
+    setting.says(&mut guest, &url("nothing/a"), 10, "no such share");
+    setting.says(&mut guest, &url("readonly/a"), 1, "may not be written");
+    setting.says(&mut guest, &url("full/a"), 1, "is full");
+    setting.says(&mut guest, &format!("smb://{HOST}:{port}/backup"), 1, "no cifs filesystem");
+    guest.imager(10, &["list", "--repo", &url("backup/nowhere")]);
     guest.end();
 }

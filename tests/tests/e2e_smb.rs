@@ -1,20 +1,64 @@
 //! Repositories on an SMB share: a real client (Debian's kernel in a guest) and a real server (Samba).
 
-use halfhour_tests::Scratch;
-use halfhour_tests::binary::built;
+mod mounted;
+
 use halfhour_tests::file_server::{Export, FileServer, PASSWORD, USER};
 use halfhour_tests::guest::{Guest, HOST};
+use halfhour_tests::{Scratch, binary};
+use mounted::{Setting, export, full};
+
+fn setting(scratch: Scratch, exports: &[Export], more: &str) -> Option<Setting> {
+    let server = FileServer::samba(&scratch, exports, more)?;
+    let url = format!("smb://{USER}@{HOST}:{}/backup", server.port);
+    let variables = &[("IMAGER_SHARE_PASSWORD", PASSWORD)];
+    let connections = "grep -q TCP.status /proc/fs/cifs/DebugData && echo connected || true";
+    Some(Setting { scratch, server, url, module: "cifs", variables, connections })
+}
 
 #[test]
 fn a_samba_share_conforms_with_two_clients() {
     let scratch = Scratch::new();
-    let exports = [Export { name: "backup", folder: scratch.folder("backup"), is_writable: true }];
+    let exports = [export(&scratch, "backup")];
+    let Some(setting) = setting(scratch, &exports, "") else { return };
+    setting.conforms();
+}
+
+#[test]
+fn a_server_is_imaged_over_smb_while_samba_dies_and_comes_back() {
+    let scratch = Scratch::new();
+    let exports = [export(&scratch, "backup")];
+    let Some(mut setting) = setting(scratch, &exports, "") else { return };
+    setting.survives();
+}
+
+#[test]
+fn what_is_wrong_with_an_smb_share_is_told() {
     let Some(builder) = Guest::builder() else { return };
-    let Some(server) = FileServer::samba(&scratch, &exports, "") else { return };
-    let mut guest = builder.network().module("cifs").program(built("halfhour-conformance")).boot();
-    guest.set("IMAGER_SHARE_PASSWORD", PASSWORD);
-    let url = format!("smb://{USER}@{HOST}:{}/backup/deep/er", server.port);
-    println!("{}", guest.ok(&["halfhour-conformance", &url]));
-    assert!(!guest.sh("cat /proc/mounts").contains("cifs"));
+    let (scratch, old) = (Scratch::new(), Scratch::new());
+    let (full, _mounted) = full(&scratch);
+    let readonly = Export { is_writable: false, ..export(&scratch, "readonly") };
+    let private = export(&scratch, "private");
+    let exports = [export(&scratch, "backup"), readonly, full, private];
+    let more = "[private]\nvalid users = root";
+    let Some(setting) = setting(scratch, &exports, more) else { return };
+    let Some(smb1) = FileServer::samba(&old, &[export(&old, "backup")], "server max protocol = NT1") else {
+        return;
+    };
+    let mut guest = setting.boot(builder.program(binary::imager()));
+    let port = setting.server.port;
+    let url = |place: &str| format!("smb://{USER}@{HOST}:{port}/{place}");
+    setting.says(&mut guest, &format!("smb://{USER}@no-such-host/backup"), 5, "no address");
+    setting.says(&mut guest, &format!("smb://{USER}@{HOST}:1/backup"), 5, "nobody answers");
+    setting.says(&mut guest, &format!("smb://{USER}@{HOST}:{}/backup", smb1.port), 1, "no version");
+    setting.says(&mut guest, &format!("smb://somebody@{HOST}:{port}/backup"), 12, "this user");
+    setting.says(&mut guest, &url("nothing"), 10, "no such share");
+    setting.says(&mut guest, &url("private/a"), 1, "let us into");
+    setting.says(&mut guest, &url("readonly/a"), 1, "may not be written");
+    setting.says(&mut guest, &url("full/a"), 1, "is full");
+    setting.says(&mut guest, &format!("nfs://{HOST}:{port}/backup"), 1, "no nfs4 filesystem");
+    let error = guest.imager(10, &["list", "--repo", &url("backup/nowhere")])["error"].clone();
+    assert!(error["message"].to_string().contains("folder in it is not"), "{error}");
+    guest.set("IMAGER_SHARE_PASSWORD", "wrong");
+    setting.says(&mut guest, &url("backup"), 12, "this password");
     guest.end();
 }
