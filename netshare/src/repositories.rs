@@ -8,8 +8,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 const NAME_BYTES_MAX: usize = 63;
+/// No upload waits so long between two pieces.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Checks a repository's name: `[a-z0-9][a-z0-9-]{0,62}`.
 ///
@@ -97,6 +100,17 @@ impl Repositories {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// Removes what uploads left that a dead server was taking in.
+    pub(crate) fn sweep(&self) {
+        for name in self.names().unwrap_or_default() {
+            match self.open(&name).and_then(|store| store.sweep(LEFT_OVER)) {
+                Ok(0) => {}
+                Ok(count) => tracing::info!("{name}: {count} temporary files of a dead process removed"),
+                Err(error) => tracing::warn!("{name}: temporary files may stay behind: {error}"),
+            }
+        }
     }
 
     /// Checks that the share is still the one that was opened, and not the empty folder it was mounted on.

@@ -81,6 +81,10 @@ impl Server {
     /// `Io` when a socket cannot be used.
     pub async fn run(self, sockets: Sockets, stop: impl Future<Output = ()>) -> Result<()> {
         let (tell, told) = watch::channel(false);
+        tokio::task::spawn_blocking({
+            let repositories = Arc::clone(&self.repositories);
+            move || repositories.sweep()
+        });
         let mut loops = JoinSet::new();
         for listener in sockets.share {
             loops.spawn(self.clone().accept(asynchronous(listener)?, told.clone()));

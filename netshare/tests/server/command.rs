@@ -20,13 +20,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A server as a process, killed when dropped.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     url: String,
 }
 
 impl Serving {
-    fn start(folder: &Path, options: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, options: &[&str]) -> Self {
         let mut command = Command::new(NETSHARE);
         command.arg("serve").arg(folder).args(options);
         if !options.contains(&"--listen") {
@@ -42,7 +42,11 @@ impl Serving {
         Self { child, url: url.trim_end().to_owned() }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
         let authority = self.url.strip_prefix("https://").unwrap().split('/').next().unwrap();
         authority.parse().unwrap()
     }
@@ -65,7 +69,7 @@ impl Drop for Serving {
     }
 }
 
-fn token(folder: &Path, name: &str, scope: &str) -> String {
+pub(crate) fn token(folder: &Path, name: &str, scope: &str) -> String {
     let folder = folder.to_str().unwrap();
     let output = run(&["token", "add", name, "--dir", folder, "--scope", scope]);
     assert!(output.status.success(), "{}", text(&output.stderr));

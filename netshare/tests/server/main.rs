@@ -4,8 +4,10 @@
 
 mod command;
 mod hostile;
+mod load;
 mod objects;
 mod protocol;
 mod scopes;
 mod share;
 mod slow;
+mod threats;

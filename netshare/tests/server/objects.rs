@@ -87,6 +87,28 @@ fn a_listing_is_whole_and_tells_when_objects_came() {
 }
 
 #[test]
+fn no_client_changes_when_an_object_came() {
+    let share = Share::start();
+    let token = share.token("machine:web");
+    let put = || {
+        share
+            .ask(&Ask::put("packs/00/1", &token, b"bytes").header("Date: Thu, 01 Jan 1970 00:00:00 GMT"))
+            .status
+    };
+    let came = || {
+        let path = share.folder.path().join("default/packs/00/1");
+        std::fs::metadata(path).unwrap().modified().unwrap()
+    };
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(2);
+    assert_eq!(put(), 201);
+    let first = came();
+    assert!(first > before);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(put(), 200);
+    assert_eq!(came(), first, "putting the same again makes it newer");
+}
+
+#[test]
 fn an_admin_makes_repositories_and_deletes_objects() {
     let share = Share::start();
     let admin = share.token("admin");

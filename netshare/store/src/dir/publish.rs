@@ -8,17 +8,31 @@
 
 use super::{DirStore, is_absent};
 use crate::ObjectName;
+use crate::name::{LEVELS_MAX, is_segment};
 use imager_units::{Context, Result};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Folders whose objects are named by their content, or by an id of their own.
 const NAMED_BY_CONTENT: [&str; 2] = ["packs", "index"];
 
+/// What the names of temporary files start with.
+const PREFIX: &str = ".tmp-";
+
 impl DirStore {
+    /// Removes temporary files that nothing was written to for `age`: a dead process left them. How many there were.
+    ///
+    /// # Errors
+    /// `Denied`, `Io` from the system.
+    pub fn sweep(&self, age: Duration) -> Result<u64> {
+        self.check_mounted()?;
+        let Some(before) = SystemTime::now().checked_sub(age) else { return Ok(0) };
+        sweep(&self.root, LEVELS_MAX, before).context(|| format!("sweeping {}", self.root.display()))
+    }
+
     /// A temporary file beside where `name` will be; `None` when somebody removed the folder meanwhile.
     pub(super) fn temporary(&self, name: &ObjectName) -> Result<Option<Temporary>> {
         let (folder, made) = self.settle(name)?;
@@ -76,7 +90,7 @@ impl Temporary {
     fn create(folder: &Path, made: Vec<PathBuf>) -> io::Result<Self> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = std::hash::RandomState::new().build_hasher().finish();
-        let path = folder.join(format!(".tmp-{seconds}-{}-{random:016x}", std::process::id()));
+        let path = folder.join(format!("{PREFIX}{seconds}-{}-{random:016x}", std::process::id()));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok(Self { path, file, made })
     }
@@ -107,6 +121,22 @@ impl Drop for Temporary {
             drop(fs::remove_dir(folder));
         }
     }
+}
+
+fn sweep(folder: &Path, levels: usize, before: SystemTime) -> io::Result<u64> {
+    let mut swept = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let Some(name) = name.to_str() else { continue };
+        if kind.is_dir() && levels > 1 && is_segment(name) {
+            swept += sweep(&entry.path(), levels - 1, before)?;
+        } else if kind.is_file() && name.starts_with(PREFIX) && entry.metadata()?.modified()? <= before {
+            fs::remove_file(entry.path())?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
 }
 
 fn copy_exclusively(from: &mut File, path: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What is particular to folders; the rest is in `conformance`.
 
-use super::{DirStore, Links};
+use super::{DirStore, Links, Upload};
 use crate::conformance::{Clients, conformance};
 use crate::{Entry, ObjectName, Put, Store};
 use imager_units::{ByteLen, ErrorKind, Extent, Result};
@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// A share that takes its folder with it.
 struct Scratch {
@@ -214,4 +215,68 @@ fn an_unmounted_share_is_noticed() {
     assert_eq!(share.get(&name("a")).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(share.list("", &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(fs::read_dir(tiny.0.path()).unwrap().count(), 0);
+}
+
+fn upload<'a>(share: &'a DirStore, object: &str, pieces: &[&[u8]]) -> Upload<&'a DirStore> {
+    let mut upload = Upload::begin(share, name(object)).unwrap();
+    pieces.iter().for_each(|piece| upload.write(piece).unwrap());
+    upload
+}
+
+#[test]
+fn an_object_in_pieces_is_the_same_as_one_in_one() {
+    for links in [Links::Tried, Links::Refused] {
+        let share = Scratch::new(links);
+        for object in ["captures/m/1", "packs/00/1"] {
+            let pieces: [&[u8]; 3] = [b"one ", b"", b"two"];
+            assert_eq!(upload(&share.store, object, &pieces).finish().unwrap(), Put::Created);
+            assert_eq!(share.get(&name(object)).unwrap(), b"one two");
+            assert_eq!(upload(&share.store, object, &[b"one two"]).finish().unwrap(), Put::Present);
+            for others in [&[][..], &[&b"one"[..]], &[b"one two", b"!"], &[b"one ", b"tvo"]] {
+                let error = upload(&share.store, object, others).finish().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Exists, "{others:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_is_given_up_leaves_nothing_not_even_folders() {
+    let share = Scratch::new(Links::Tried);
+    drop(upload(&share.store, "captures/m/1", &[b"cut off"]));
+    assert_eq!(fs::read_dir(share.root()).unwrap().count(), 0);
+    // Somebody who relies on the folder meanwhile keeps it, or makes it again.
+    let (first, second) =
+        (upload(&share.store, "packs/00/1", &[b"1"]), upload(&share.store, "packs/00/2", &[b"2"]));
+    drop(first);
+    assert_eq!(second.finish().unwrap(), Put::Created);
+    assert_eq!(listed(&share), ["packs/00/2"]);
+    drop(upload(&share.store, "trash/1", &[b"cut off"]));
+    assert_eq!(share.put(&name("trash/1"), b"x").unwrap(), Put::Created);
+}
+
+#[test]
+fn of_uploads_at_once_one_wins_and_the_others_are_compared() {
+    for links in [Links::Tried, Links::Refused] {
+        let share = Scratch::new(links);
+        let all =
+            [b"same", b"same", b"else"].map(|bytes: &[u8; 4]| upload(&share.store, "trash/1", &[bytes]));
+        let results = all.map(|upload| upload.finish().map_err(|error| error.kind()));
+        assert_eq!(results, [Ok(Put::Created), Ok(Put::Present), Err(ErrorKind::Exists)]);
+        assert_eq!(fs::read_dir(share.root().join("trash")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn what_dead_processes_left_is_swept_once_it_is_old() {
+    let share = Scratch::new(Links::Tried);
+    share.put(&name("packs/00/1"), b"x").unwrap();
+    let left = [".tmp-1-2-3", "packs/.tmp-1-2-3", "packs/00/.tmp-1-2-3"].map(|path| share.root().join(path));
+    left.iter().for_each(|path| fs::write(path, b"cut off").unwrap());
+    fs::write(share.root().join("packs/00/.tmporary notes"), b"").unwrap();
+    assert_eq!(share.store.sweep(Duration::from_secs(3600)).unwrap(), 0);
+    assert!(left.iter().all(|path| path.exists()));
+    assert_eq!(share.store.sweep(Duration::ZERO).unwrap(), 3);
+    assert!(!left.iter().any(|path| path.exists()) && share.root().join("packs/00/.tmporary notes").exists());
+    assert_eq!(listed(&share), ["packs/00/1"]);
 }
