@@ -310,14 +310,24 @@ impl<'r> Verify<'r> {
         let Some(first) = packs.first() else { return Ok(found) };
         let name = names::pack(first.pack.id);
         let folder = name.rsplit_once('/').map_or(names::PACKS, |(folder, _)| folder);
-        self.repository.store().list(folder, &mut |entry| {
+        let listed = self.repository.store().list(folder, &mut |entry| {
             let id = names::pack_of(entry.name.as_str());
             let place = id.and_then(|id| found.binary_search_by_key(&id, |(wanted, _)| wanted.pack.id).ok());
             if let Some((_, len)) = place.and_then(|at| found.get_mut(at)) {
                 *len = Some(entry.len.get());
             }
             Ok(())
-        })?;
+        });
+        match listed {
+            // Whoever may read but not list packs asks for each by its name.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                for (wanted, len) in &mut found {
+                    let name = object(names::pack(wanted.pack.id))?;
+                    *len = self.repository.store().len(&name)?.map(ByteLen::get);
+                }
+            }
+            listed => listed?,
+        }
         Ok(found)
     }
 

@@ -85,7 +85,15 @@ fn two_machines_and_a_restore_by_the_command_line() {
         assert_eq!(judge::whole(&target), judge::whole(disk));
     }
     admin.ok(&["verify", "--read-data"]);
-    restorer.ok(&["show", "alpha"]);
+    for reader in [&restorer, &alpha] {
+        for command in ["list", "show", "verify"] {
+            reader.ok(&[command, "alpha"]);
+        }
+        reader.ok(&["verify", "alpha", "--read-data"]);
+    }
+    restorer.ok(&["verify"]);
+    alpha.fails(1, &["list"]);
+    alpha.fails(1, &["show", "beta"]);
 
     // The repository is the same as on the server's own disk.
     let local = Imager::new(scratch.path("local"), scratch.path("share/default"));

@@ -189,9 +189,10 @@ fn advice(refusal: &Refusal) -> (u8, &'static str) {
             12,
             "check IMAGER_TOKEN or IMAGER_TOKEN_FILE; on the server netshare token list shows whose are valid",
         ),
-        Refusal::Scope => {
-            (1, "use a token whose scope does it: machine to capture, restore to restore, admin to init")
-        }
+        Refusal::Scope => (
+            1,
+            "name the token's own machine, or use a token whose scope does it: restore for every machine, admin for the rest",
+        ),
         Refusal::Fingerprint(_) => (
             4,
             "nothing was sent; if the server has a new certificate, take the URL it prints when it starts",
