@@ -18,6 +18,8 @@ use std::task::{Context, Poll};
 /// What a client is asked to wait, in seconds, before it tries again.
 const RETRY_SECONDS: &str = "2";
 
+const MESSAGE_CHARS_MAX: usize = 300;
+
 /// An answer before it is counted.
 pub(crate) type Answer = Response<Payload>;
 
@@ -133,6 +135,8 @@ impl Refusal {
     }
 
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        // It may repeat what the client sent.
+        let message: String = message.into().chars().take(MESSAGE_CHARS_MAX).collect();
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
 

@@ -75,7 +75,9 @@ async fn requests(
             }
         }
     };
-    if let Err(error) = &ended {
+    // An idle connection that is closed after its requests is no refusal.
+    let is_idle = |error: &hyper::Error| error.is_timeout() && ending.answered.load(Ordering::Relaxed);
+    if let Some(error) = ended.as_ref().err().filter(|error| !is_idle(error)) {
         let why = if error.is_parse() {
             "malformed"
         } else if error.is_timeout() {

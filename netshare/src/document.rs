@@ -17,6 +17,11 @@ struct Lease {
     machine: String,
 }
 
+/// Whether what is put at `name` has to be seen.
+pub(crate) fn is_one(name: &ObjectName) -> bool {
+    matches!(name.segments().next(), Some("leases" | "captures"))
+}
+
 /// Whether `head`, the beginning of an object of `len` bytes, may be put at `name` by the token of `machine`.
 ///
 /// # Errors

@@ -24,7 +24,9 @@ pub struct Limits {
     pub requests: usize,
     /// Requests under way at once with one token.
     pub requests_per_token: usize,
-    /// Calls to the disk at once.
+    /// Listings under way at once with one token. Each takes a thread for as long as its client takes to read it.
+    pub listings_per_token: usize,
+    /// Calls to the disk at once, listings aside.
     pub disk_calls: usize,
     /// For the TLS handshake.
     pub handshake: Duration,
@@ -40,13 +42,21 @@ pub struct Limits {
     pub shutdown: Duration,
 }
 
+impl Limits {
+    /// How many threads may have to wait for the disk, or for a client that reads a listing.
+    pub fn blocking_threads(&self) -> usize {
+        self.disk_calls + self.requests
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
             connections_per_peer: 96,
-            requests: 96,
+            requests: 160,
             requests_per_token: 64,
+            listings_per_token: 16,
             disk_calls: 24,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),

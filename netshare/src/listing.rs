@@ -1,8 +1,8 @@
 //! Listing a folder, a line an object, with a last line that says the listing is whole.
 
 use crate::answer::{Answer, Payload, Refusal, with_body};
-use crate::scope::Scope;
 use crate::server::Server;
+use crate::tokens::Grant;
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
@@ -31,29 +31,38 @@ struct Last {
     count: u64,
 }
 
-/// The answer to a GET of a folder's listing.
-pub(crate) fn send(server: &Server, store: Arc<DirStore>, folder: String, scope: Scope) -> Answer {
+/// The answer to a GET of a folder's listing, for the holder of a token.
+///
+/// # Errors
+/// The refusal, where too many are under way with the token.
+pub(crate) fn send(
+    server: &Server,
+    store: Arc<DirStore>,
+    folder: String,
+    grant: &Grant,
+) -> Result<Answer, Refusal> {
+    let counted = server.listings.enter(grant.name.clone());
+    let counted =
+        counted.ok_or_else(|| Refusal::too_many("too many listings with this token are under way"))?;
+    let scope = grant.scope.clone();
     let (sender, channel) = Channel::new(1);
-    let disk = server.disk.clone();
-    tokio::spawn(async move {
-        let mut writer = Writer { sender, runtime: Handle::current(), batch: Vec::new(), count: 0 };
-        let list = move || {
-            let listed = store.list(&folder, &mut |entry| {
-                if scope.shows(&entry.name) { writer.entry(&entry) } else { Ok(()) }
-            });
-            match listed.and_then(|()| writer.finish()) {
-                // Whose client is gone has nobody to tell.
-                Err(error) if error.kind() != ErrorKind::Cancelled => {
-                    tracing::error!("listing {folder}: {:?}", Refusal::from(error).reason());
-                    writer.sender.abort(io::Error::other("the share's disk failed"));
-                }
-                _ => {}
+    let mut writer = Writer { sender, runtime: Handle::current(), batch: Vec::new(), count: 0 };
+    // Not through the gate to the disk: a client that reads slowly would keep others from it.
+    tokio::task::spawn_blocking(move || {
+        let listed = store.list(&folder, &mut |entry| {
+            if scope.shows(&entry.name) { writer.entry(&entry) } else { Ok(()) }
+        });
+        match listed.and_then(|()| writer.finish()) {
+            // Whose client is gone has nobody to tell.
+            Err(error) if error.kind() != ErrorKind::Cancelled => {
+                tracing::error!("listing {folder}: {:?}", Refusal::from(error).reason());
+                writer.sender.abort(io::Error::other("the share's disk failed"));
             }
-            Ok::<_, Refusal>(())
-        };
-        disk.call(list).await
+            _ => {}
+        }
+        drop(counted);
     });
-    with_body(StatusCode::OK, LINES, Payload::coming(channel, None))
+    Ok(with_body(StatusCode::OK, LINES, Payload::coming(channel, None)))
 }
 
 /// Writes lines from the thread that lists, which waits while the client is slow.

@@ -34,6 +34,7 @@ pub struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) per_token: Counts<String>,
+    pub(crate) listings: Counts<String>,
     connections: Arc<Semaphore>,
     per_peer: Counts<IpAddr>,
 }
@@ -69,6 +70,7 @@ impl Server {
             metrics: Arc::default(),
             requests: Arc::new(Semaphore::new(limits.requests)),
             per_token: Counts::new(limits.requests_per_token),
+            listings: Counts::new(limits.listings_per_token),
             connections: Arc::new(Semaphore::new(limits.connections)),
             per_peer: Counts::new(limits.connections_per_peer),
             limits,

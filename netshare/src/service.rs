@@ -26,6 +26,8 @@ const PROTOCOL: HeaderName = HeaderName::from_static("halfhour-share");
 pub(crate) struct Ending {
     /// It was refused while its client may still be sending.
     pub(crate) unread: AtomicBool,
+    /// There was one at all.
+    pub(crate) answered: AtomicBool,
 }
 
 /// Answers a request, whatever it is.
@@ -54,6 +56,7 @@ pub(crate) async fn answer(
     }
     // A client believes nothing that comes from a portal or proxy in between, whatever its status.
     answer.headers_mut().insert(PROTOCOL, HeaderValue::from_static("1"));
+    ending.answered.store(true, Ordering::Relaxed);
     record.answered(answer.status());
     answer.map(|payload| CountedBody::new(payload, record))
 }
@@ -144,7 +147,7 @@ async fn dispatch(
             download::tell(server, store, name.clone()).await
         }
         Action::Get(name) => download::send(server, store, name.clone(), request.headers()).await,
-        Action::List(folder) => Ok(listing::send(server, store, folder.to_owned(), grant.scope.clone())),
+        Action::List(folder) => listing::send(server, store, folder.to_owned(), grant),
         Action::Delete(name) => {
             let name = name.clone();
             server.disk.call(move || netshare_store::Store::delete(&*store, &name)).await?;

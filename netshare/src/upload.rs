@@ -76,7 +76,7 @@ impl Receiver {
     fn take(&mut self, pieces: &[Bytes], last: bool) -> Result<Option<Put>, Refusal> {
         for piece in pieces {
             self.hasher.update(piece);
-            if self.place.machine.is_some() {
+            if self.place.machine.is_some() && document::is_one(&self.place.name) {
                 let seen = document::SEEN_BYTES.saturating_sub(self.head.len()).min(piece.len());
                 self.head.extend_from_slice(&piece[..seen]);
             }

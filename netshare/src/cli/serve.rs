@@ -28,7 +28,7 @@ pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
         Tls::SelfSigned => Identity::self_signed(&options.dir)?,
         Tls::Files { certificate, key } => Identity::from_files(certificate, key)?,
     };
-    let calls = limits.disk_calls;
+    let blocking_threads = limits.blocking_threads();
     let server = Server::new(&options.dir, &identity, limits)?;
     let sockets = sockets(options)?;
     let address = sockets.share.first().map(TcpListener::local_addr).transpose();
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        .max_blocking_threads(calls)
+        .max_blocking_threads(blocking_threads)
         .enable_all()
         .build()
         .context(|| "starting the threads".to_owned())?;

@@ -121,6 +121,28 @@ fn connections_and_requests_are_limited() {
 }
 
 #[test]
+fn slow_readers_of_listings_keep_nobody_from_the_disk() {
+    let share = Share::with(Limits { disk_calls: 1, listings_per_token: 1, ..Limits::default() });
+    let (restore, admin) = (share.token("restore"), share.token("admin"));
+    // More than the system's buffers take.
+    let long = share.folder.path().join(format!("default/holds/{}", "x".repeat(100)));
+    std::fs::create_dir_all(&long).unwrap();
+    for number in 0..40_000 {
+        std::fs::write(long.join(format!("{number:0100}")), b"").unwrap();
+    }
+    let mut slow = share.client();
+    slow.send(Ask::new("GET", "/default/list/holds", &restore).head().as_bytes()).unwrap();
+    sleep(SHORT);
+    let again = share.ask(&Ask::new("GET", "/default/list/holds", &restore));
+    assert_eq!((again.status, again.kind().as_str()), (429, "busy"), "the listing is under way");
+    assert_eq!(share.ask(&Ask::put("packs/00/1", &admin, b"bytes")).status, 201);
+    assert_eq!(share.ask(&Ask::get("packs/00/1", &restore)).status, 200);
+    assert_eq!(share.ask(&Ask::new("GET", "/default/list/packs", &admin)).status, 200);
+    let text = String::from_utf8(slow.reply("GET").unwrap().body).unwrap();
+    assert!(text.ends_with("{\"end\":true,\"count\":40000}\n"));
+}
+
+#[test]
 fn too_many_requests_of_all_are_asked_to_come_back() {
     let share = Share::with(Limits { requests: 1, ..Limits::default() });
     let token = share.token("admin");

@@ -8,6 +8,8 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 const MESSAGE_CHARS_MAX: usize = 300;
+/// What a person may have set in the belief that it matters here.
+const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 #[derive(Deserialize)]
 struct Failure {
@@ -124,9 +126,15 @@ fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (d
 }
 
 fn innermost(error: &reqwest::Error) -> String {
-    let kind = if error.is_connect() { "cannot connect: " } else { "" };
     let cause = chain(error).last().map_or_else(|| error.to_string(), ToString::to_string);
-    format!("{kind}{cause}")
+    if !error.is_connect() {
+        return cause;
+    }
+    let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let proxy = PROXIES.iter().find(is_set);
+    let hint =
+        proxy.map_or_else(String::new, |name| format!(" ({name} is set, but shares are reached directly)"));
+    format!("cannot connect: {cause}{hint}")
 }
 
 #[cfg(test)]

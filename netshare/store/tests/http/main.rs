@@ -443,7 +443,9 @@ fn connections_are_kept_and_an_answer_before_the_end_of_the_body_counts() {
     fails(ErrorKind::OutOfSpace, || store.put(&name("early"), &vec![1; 32 << 20]));
     for _ in 0..20 {
         assert_eq!(store.get(&name("a")).unwrap(), b"abc");
+        assert_eq!(store.put(&name("a"), &vec![0; 200_000]).unwrap(), Put::Present);
     }
+    assert_eq!(stub.connections(), 2, "one that the server ended, one for all the rest");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustls::sign::CertifiedKey as Signing;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,6 +67,7 @@ pub(crate) struct Stub {
     address: SocketAddr,
     identity: Identity,
     heads: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,8 +90,10 @@ impl Stub {
         let (seen, end, config) =
             (Arc::clone(&heads), Arc::clone(&ended), Arc::new(identity.config(versions)));
         let script: Arc<Script> = Arc::new(script);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::clone(&connections);
         let thread = std::thread::spawn(move || {
-            let mut connections = Vec::new();
+            let mut threads = Vec::new();
             for socket in listener.incoming().map_while(Result::ok) {
                 if end.load(Ordering::SeqCst) {
                     break;
@@ -99,14 +102,15 @@ impl Stub {
                 // What a client that gave up leaves behind ends by itself.
                 socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 socket.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
-                connections.push(std::thread::spawn(move || {
+                opened.fetch_add(1, Ordering::SeqCst);
+                threads.push(std::thread::spawn(move || {
                     let tls = ServerConnection::new(config).unwrap();
                     let _broken = serve(StreamOwned::new(tls, socket), &seen, &*script);
                 }));
             }
-            connections.into_iter().for_each(|connection| connection.join().unwrap());
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
-        Self { address, identity, heads, ended, thread: Some(thread) }
+        Self { address, identity, heads, connections, ended, thread: Some(thread) }
     }
 
     /// The URL with the right fingerprint.
@@ -117,6 +121,11 @@ impl Stub {
     /// The URL without one.
     pub(crate) fn place(&self) -> String {
         format!("https://{}/repo", self.address)
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// The heads of the requests so far.
