@@ -93,6 +93,16 @@ fn malformed_requests_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn a_length_said_twice_is_one_length() {
+    let share = Share::start();
+    let token = share.token("admin");
+    // Nothing can be read into it: RFC 9112, section 6.3.
+    let put = "PUT /default/objects/a HTTP/1.1\r\nHost: x\r\nTOKEN\r\n";
+    let lengths = format!("Content-Length: 0\r\nContent-Length: 0\r\nHalfhour-Blake3: {DIGEST}\r\n\r\n");
+    assert_eq!(raw(&share, &token, &(put.to_owned() + &lengths)), 201);
+}
+
+#[test]
 fn paths_that_lead_elsewhere_are_refused() {
     let share = Share::start();
     let token = share.token("admin");
@@ -254,4 +264,48 @@ fn what_is_no_tls_is_hung_up_on() {
         "{}",
         share.figures()
     );
+}
+
+#[test]
+fn damaged_requests_neither_stop_the_server_nor_write() {
+    let share = Share::start();
+    let token = share.token("restore");
+    let sound = [
+        Ask::get("keys/1", &token).header("Range: bytes=0-5").head(),
+        Ask::new("GET", "/default/list/captures", &token).head(),
+        Ask::put("packs/00/1", &token, b"body").head() + "body",
+        Ask::new("PUT", "/other", &token).head(),
+    ];
+    let rounds = if std::env::var_os("HALFHOUR_FULL").is_some() { 5000 } else { 200 };
+    let before = share.content();
+    for round in 0..rounds {
+        let random = noise(round, 64);
+        let mut bytes = sound[usize::from(random[0]) % sound.len()].clone().into_bytes();
+        for change in random[1..].chunks_exact(4).take(usize::from(random[63]) % 6 + 1) {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = (usize::from(change[0]) << 8 | usize::from(change[1])) % bytes.len();
+            match change[2] % 4 {
+                0 => bytes[at] = change[3],
+                1 => bytes.insert(at, change[3]),
+                2 => _ = bytes.remove(at),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let mut client = share.client();
+        drop(client.send(&bytes));
+        client.stream.conn.send_close_notify();
+        drop(client.stream.flush());
+        if let Some(reply) = client.reply("GET") {
+            assert!(
+                (200..500).contains(&reply.status),
+                "{} to {}",
+                reply.status,
+                String::from_utf8_lossy(&bytes)
+            );
+        }
+    }
+    assert!(share.content() == before);
+    assert_eq!(share.ask(&Ask::new("GET", "/healthz", "")).status, 200);
 }
