@@ -78,3 +78,30 @@ fn memory_is_bounded_while_many_send_and_fetch() {
     );
     assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
 }
+
+#[test]
+fn memory_is_bounded_while_as_many_as_may_stall() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("default")).unwrap();
+    let tokens = [token(folder.path(), "one", "admin"), token(folder.path(), "two", "admin")];
+    let serving = Serving::start(folder.path(), &[]);
+    let body = noise(0, 8 << 20);
+    let mut client = Client::connect(serving.address());
+    assert_eq!(client.ask(&Ask::put("packs/00/large", &tokens[0], &body)).status, 201);
+    let mut stalled = Vec::new();
+    for number in 0..90 {
+        let token = &tokens[number % 2];
+        let mut client = Client::connect(serving.address());
+        if number % 3 == 0 {
+            client.send(Ask::get("packs/00/large", token).head().as_bytes()).unwrap();
+        } else {
+            client.send(Ask::put(&format!("packs/00/{number}"), token, &body).head().as_bytes()).unwrap();
+            client.send(&body[..(1 << 20) - 1]).unwrap();
+        }
+        stalled.push(client);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let peak = peak_kib(serving.pid());
+    println!("90 stalled clients; the server's peak is {} MiB", peak >> 10);
+    assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
+}
