@@ -138,14 +138,14 @@ impl DirStore {
     }
 
     /// Creates the folders above `name`, durably; the innermost, and which of them are new.
-    fn settle(&self, name: &ObjectName) -> Result<(PathBuf, Vec<PathBuf>)> {
+    fn settle(&self, name: &ObjectName) -> Result<(PathBuf, Made)> {
         let mut folder = self.root.clone();
-        let mut made = Vec::new();
+        let mut made = Made::default();
         for segment in name.segments().rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
             folder.push(segment);
             if !self.lock().contains(&folder) {
                 if create_folder(&folder)? {
-                    made.push(folder.clone());
+                    made.0.push(folder.clone());
                 }
                 self.lock().insert(folder.clone());
             }
@@ -245,18 +245,37 @@ impl Store for DirStore {
         let levels = name::LEVELS_MAX - folder.split('/').filter(|segment| !segment.is_empty()).count();
         let say = || format!("listing {}", path.display());
         match unless_absent(fs::symlink_metadata(&path)).context(say)? {
-            Some(metadata) if metadata.is_dir() && levels > 0 => self.walk(&path, folder, levels, each),
-            _ => Ok(()),
+            Some(metadata) if metadata.is_dir() && levels > 0 => self.walk(&path, folder, levels, each)?,
+            _ => {}
         }
+        // What is not there any more is passed over; so a share that went away meanwhile would seem empty.
+        self.check_mounted()
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let path = self.path(name);
         match fs::remove_file(&path) {
             // Durable, because what is deleted later must not be gone after a power cut that brings this one back.
-            Ok(()) => path.parent().map_or(Ok(()), publish::sync_folder),
+            Ok(()) => match path.parent().map_or(Ok(()), publish::sync_folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => self.check_mounted(),
+                synced => synced,
+            },
             Err(error) if is_absent(&error) => self.check_mounted(),
             Err(error) => Err(self.failed("deleting", name, error)),
+        }
+    }
+}
+
+/// Folders that were made for an object, outermost first; removed when dropped as far as they are still empty. Whoever
+/// relies on one of them meanwhile finds it gone and makes it again.
+#[derive(Debug, Default)]
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // One that is in use by now is not empty, and stays.
+            drop(fs::remove_dir(folder));
         }
     }
 }

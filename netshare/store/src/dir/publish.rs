@@ -6,10 +6,10 @@
 //! and everything else is written under its own name, opened exclusively: a reader may meet a part of it, which does
 //! not verify, but no two writers can both believe they won.
 
-use super::{DirStore, is_absent};
+use super::{DirStore, Made, is_absent};
 use crate::ObjectName;
 use crate::name::{LEVELS_MAX, is_segment};
-use imager_units::{Context, Result};
+use imager_units::{Context, ErrorKind, Result};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Seek, Write};
@@ -35,13 +35,14 @@ impl DirStore {
 
     /// A temporary file beside where `name` will be; `None` when somebody removed the folder meanwhile.
     pub(super) fn temporary(&self, name: &ObjectName) -> Result<Option<Temporary>> {
-        let (folder, made) = self.settle(name)?;
-        match Temporary::create(&folder, made) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let say = || format!("storing {name} in {}", self.root.display());
+        let create = |(folder, made): (PathBuf, Made)| Temporary::create(&folder, made).context(say);
+        match self.settle(name).and_then(create) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.lock().clear();
                 Ok(None)
             }
-            created => created.map(Some).context(|| format!("storing {name} in {}", self.shown)),
+            created => created.map(Some),
         }
     }
 
@@ -62,7 +63,7 @@ impl DirStore {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             published => published.context(|| format!("storing {name} in {}", self.shown))?,
         }
-        temporary.made.clear();
+        temporary.made.0.clear();
         path.parent().map_or(Ok(()), sync_folder)?;
         Ok(true)
     }
@@ -76,18 +77,16 @@ impl DirStore {
     }
 }
 
-/// A temporary file, removed when dropped, with the folders that were made for it and are still empty. Listings pass
-/// over its name; the name tells when and by which process it was made, so that what a dead process left can be found.
+/// A temporary file, removed when dropped, and with it the folders that were made for it. Listings pass over its name; the name tells when and by which process it was made, so that what a dead process left can be found.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
     file: File,
-    /// Outermost first. Whoever relies on one of them meanwhile finds it gone and makes it again.
-    made: Vec<PathBuf>,
+    made: Made,
 }
 
 impl Temporary {
-    fn create(folder: &Path, made: Vec<PathBuf>) -> io::Result<Self> {
+    fn create(folder: &Path, made: Made) -> io::Result<Self> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let random = std::hash::RandomState::new().build_hasher().finish();
         let path = folder.join(format!("{PREFIX}{seconds}-{}-{random:016x}", std::process::id()));
@@ -115,10 +114,6 @@ impl Drop for Temporary {
                 tracing::warn!("a temporary file stays behind: {}: {error}", self.path.display());
             }
             _ => {}
-        }
-        for folder in self.made.iter().rev() {
-            // One that is in use by now is not empty, and stays.
-            drop(fs::remove_dir(folder));
         }
     }
 }

@@ -126,6 +126,8 @@ fn what_another_process_removes_is_put_again() {
     share.put(&name("packs/00/1"), b"x").unwrap();
     fs::remove_dir_all(share.root().join("packs")).unwrap();
     assert_eq!(share.put(&name("packs/00/1"), b"x").unwrap(), Put::Created);
+    fs::remove_dir_all(share.root().join("packs")).unwrap();
+    assert_eq!(share.put(&name("packs/01/1"), b"x").unwrap(), Put::Created);
 }
 
 #[test]
@@ -253,6 +255,26 @@ fn an_upload_that_is_given_up_leaves_nothing_not_even_folders() {
     assert_eq!(listed(&share), ["packs/00/2"]);
     drop(upload(&share.store, "trash/1", &[b"cut off"]));
     assert_eq!(share.put(&name("trash/1"), b"x").unwrap(), Put::Created);
+}
+
+#[test]
+fn uploads_that_are_given_up_do_not_disturb_others() {
+    let share = Scratch::new(Links::Tried);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = &share.store;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let object = format!("reports/m{}/{thread}-{round}", round % 3);
+                    drop(upload(store, &object, &[b"cut off"]));
+                    let there = upload(store, &object, &[b"x"]);
+                    assert_eq!(there.finish().unwrap(), Put::Created);
+                    store.delete(&name(&object)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(listed(&share), [""; 0]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl<S: Deref<Target = DirStore>> Upload<S> {
             if let Some(there) = store.comparison(&name)? {
                 return Ok(Self { store, name, target: Target::There(there) });
             }
-            if let Some(temporary) = store.temporary(&name)? {
+            if let Some(temporary) = store.temporary(&name).map_err(|error| store.went_away(&name, error))? {
                 return Ok(Self { store, name, target: Target::New(temporary) });
             }
         }
@@ -65,21 +65,25 @@ impl<S: Deref<Target = DirStore>> Upload<S> {
     /// `Exists` when the name holds other bytes; `OutOfSpace`, `Denied`, `Io` from the share.
     pub fn finish(self) -> Result<Put> {
         let Self { store, name, target } = self;
+        Self::publish(&store, &name, target).map_err(|error| store.went_away(&name, error))
+    }
+
+    fn publish(store: &DirStore, name: &ObjectName, target: Target) -> Result<Put> {
         let mut temporary = match target {
-            Target::There(there) => return store.settled_as(&name, there).map(|()| Put::Present),
+            Target::There(there) => return store.settled_as(name, there).map(|()| Put::Present),
             Target::New(temporary) => temporary,
         };
         temporary.sync().context(|| format!("storing {name} in {}", store.shown))?;
         for _ in 0..TRIES {
-            if store.publish(&name, &mut temporary)? {
+            if store.publish(name, &mut temporary)? {
                 return Ok(Put::Created);
             }
-            if let Some(mut there) = store.comparison(&name)? {
+            if let Some(mut there) = store.comparison(name)? {
                 there.feed_file(temporary.file()).context(|| format!("comparing what is at {name}"))?;
-                return store.settled_as(&name, there).map(|()| Put::Present);
+                return store.settled_as(name, there).map(|()| Put::Present);
             }
         }
-        Err(store.contended(&name))
+        Err(store.contended(name))
     }
 }
 
@@ -106,6 +110,16 @@ impl DirStore {
         // Whoever wrote it may not have come to this yet.
         there.file.sync_all().context(|| format!("syncing {}", path.display()))?;
         path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// The error of a put, which is never that something is not there: then the share went away under it, or somebody
+    /// removed the folder, and it may be tried again.
+    fn went_away(&self, name: &ObjectName, error: Error) -> Error {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        let what = || format!("the folder of {name} in {} went away", self.shown);
+        self.check_mounted().err().unwrap_or_else(|| Error::with_source(ErrorKind::Io, what(), error))
     }
 
     fn contended(&self, name: &ObjectName) -> Error {
