@@ -108,9 +108,10 @@ impl<S: Store> Retry<S> {
             return Err(self.lost(error));
         }
         tracing::debug!("{}: {error}, asked again", self.inner.location());
-        self.tell(outage, &error, left);
         let pause = outage.pause(self.clock.random()).min(left);
         outage.spent = outage.spent.saturating_add(pause);
+        // Before the wait that makes it long, not after.
+        self.tell(outage, &error, left);
         self.sleep(pause)
     }
 
