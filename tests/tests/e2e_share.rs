@@ -232,6 +232,22 @@ fn an_own_authority_is_trusted_and_an_expired_certificate_is_not() {
 }
 
 #[test]
+fn wrong_bytes_from_the_server_are_damage() {
+    let scratch = Scratch::new();
+    let server = ShareServer::start(&scratch.path("share"));
+    let imager = client(&scratch, "state", &server.url("default"), &server.token("boss", "admin"));
+    let disk = disk(&scratch, "disk.img", 4);
+    imager.ok(&["init"]);
+    imager.ok(&["capture", &disk, "--machine", "m"]);
+    let packs = server.folder().join("default/packs").display().to_string();
+    let found = tool("find", &[&packs, "-type", "f", "-size", "+4M"]);
+    junk::poke(Path::new(found.lines().next().expect("a pack of blocks")), 1 << 20, b"not what was stored");
+    imager.run(&["verify", "--read-data"]).expect_code(3);
+    let target = scratch.file("target.img", DISK_MIB * MIB);
+    imager.run(&["restore", "m", "--bare-metal", "--to", &target, "--yes"]).expect_code(3);
+}
+
+#[test]
 fn a_server_that_dies_in_the_middle_is_exit_5_and_the_next_run_goes_on() {
     let scratch = Scratch::new();
     let mut server = ShareServer::start(&scratch.path("share"));
