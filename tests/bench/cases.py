@@ -176,13 +176,14 @@ def https(bench):
         def restored(imager):
             def once(_):
                 images.fill_with_junk(target, source.size)
-                return imager.restore(target)
+                run = imager.restore(target)
+                if wrong := source.differing_bytes(target):
+                    raise measure.CommandFailed(f"restored, but {wrong >> 10} KiB of the used blocks are wrong")
+                return run
             return once
 
         captures = interleave(bench.pairs, {"https": captured(remote), "folder": captured(local)}, bench.say)
         restores = interleave(bench.pairs, {"https": restored(remote), "folder": restored(local)}, bench.say)
-        if wrong := source.differing_bytes(target):
-            raise measure.CommandFailed(f"restored, but {wrong >> 10} KiB of the used blocks are wrong")
     return [speed_row("capture over https, speed against a folder", captures["https"], captures["folder"], 0.8),
             speed_row("restore over https, speed against a folder", restores["https"], restores["folder"], 0.6),
             memory_row("peak memory, capture over https", captures["https"][0], 128),
