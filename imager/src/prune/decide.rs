@@ -89,7 +89,8 @@ pub(super) struct Decisions {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads where needed frames went, and adds to the needs what they need there.
+/// Reads where needed frames went, and adds to the needs what they need there. `is_marked` says of which packs each
+/// needed frame must be known.
 ///
 /// # Errors
 /// `Io`, `Denied` from the share.
@@ -98,6 +99,7 @@ pub(super) fn documents(
     needs: &mut Needs,
     also: &mut HashSet<PackId>,
     moved: &HashMap<PackId, u32>,
+    is_marked: impl Fn(&PackId) -> bool,
 ) -> Result<Documents> {
     let mut documents = Documents::default();
     let mut queue: Vec<PackId> =
@@ -107,7 +109,7 @@ pub(super) fn documents(
         documents.load(repository, pack)?;
         for (kind, to, frame) in documents.targets(repository, needs.packs.get(&pack), moved)? {
             let is_moved = moved.contains_key(&to.id);
-            if needs.add(to, kind, frame, is_moved) && is_moved {
+            if needs.add(to, kind, frame, is_moved || is_marked(&to.id)) && is_moved {
                 queue.push(to.id);
             }
         }
@@ -267,22 +269,18 @@ fn leaving(seen: &Seen, need: &Need, decisions: &mut Decisions) {
 }
 
 fn staying(seen: &Seen, need: &Need, decisions: &mut Decisions) {
+    let (pack, len) = (need.pack.id, u64::from(need.pack.len));
     let Some(live) = need.live_bytes() else { return };
-    let is_whole = seen.packs.get(&need.pack.id) == Some(&need.pack.len);
-    if seen.damaged.contains(&need.pack.id) || !is_whole {
-        return;
-    }
-    let is_moved = seen.moved.contains_key(&need.pack.id);
-    let len = u64::from(need.pack.len);
-    if live.saturating_mul(2) >= len || len.saturating_sub(live) < LEAST_GAIN_BYTES {
+    let is_damaged = seen.damaged.contains(&pack) || seen.packs.get(&pack) != Some(&need.pack.len);
+    let is_sparse = live.saturating_mul(2) < len && len.saturating_sub(live) >= LEAST_GAIN_BYTES;
+    if seen.is_blind || !(is_damaged || is_sparse) {
         return;
     }
     match seen.uncovered(need) {
-        // A prune that moved them ended before it could put the tombstone.
-        Some(left) if left.is_empty() && is_moved && !seen.is_blind => decisions.tombstone.push(need.pack.id),
-        Some(left) if !left.is_empty() && !seen.is_blind => {
-            decisions.jobs.push(seen.job(need, left, Why::Sparse));
-        }
+        // The prune that moved them ended before it could put the tombstone.
+        Some(left) if left.is_empty() => decisions.tombstone.push(pack),
+        // What is damaged is looked at more closely elsewhere.
+        Some(left) if !is_damaged => decisions.jobs.push(seen.job(need, left, Why::Sparse)),
         _ => {}
     }
 }

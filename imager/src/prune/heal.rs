@@ -213,12 +213,8 @@ impl Mending {
             let found = lost.entry(*pack).or_default();
             for frame in left {
                 let references = self.references(*pack, *frame);
-                let raw = super::relocate::sealed(repository, need.pack, *frame)
-                    .and_then(|sealed| codec.open(need.kind.frames(), &sealed));
-                let raw = match raw {
-                    Err(error) if !is_damage(&error) => return Err(error),
-                    raw => raw.unwrap_or_default(),
-                };
+                let opened = super::relocate::sound(repository, &mut codec, need.pack, need.kind, *frame)?;
+                let raw = opened.map(|(_, raw)| raw).unwrap_or_default();
                 let wrong = references.iter().filter(|r| !holds(repository, need.kind, &raw, r));
                 let mut ids: Vec<_> = wrong.map(|reference| reference.id).collect();
                 ids.sort_unstable();

@@ -76,7 +76,8 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
     let moved = parts(repository)?;
     let trash = listed(repository, names::TRASH)?;
     let damaged = marked(repository)?;
-    let documents = decide::documents(repository, &mut needs, &mut also, &moved)?;
+    let is_marked = |pack: &PackId| trash.contains(pack) || damaged.contains(pack);
+    let documents = decide::documents(repository, &mut needs, &mut also, &moved, is_marked)?;
     let seen = Seen {
         packs,
         needs,

@@ -52,12 +52,30 @@ struct Mover<'r> {
     done: Relocated,
 }
 
-/// A frame as it lies in its pack.
+/// A frame as it lies in its pack, and what it holds; `None` when it is damaged or not there. What seems damaged is read
+/// once more, since a wire that errs is no damage.
 ///
 /// # Errors
-/// `NotFound`, `Corrupt` when it is not there; `Io`, `Denied` from the share.
-pub(super) fn sealed(repository: &Repository, pack: PackRef, frame: FrameSpan) -> Result<Vec<u8>> {
-    repository.store().get_range(&object(names::pack(pack.id))?, frame.extent())
+/// `Io`, `Denied` from the share.
+pub(super) fn sound(
+    repository: &Repository,
+    codec: &mut Codec<'_>,
+    pack: PackRef,
+    kind: PackKind,
+    frame: FrameSpan,
+) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    for _ in 0..2 {
+        match repository.store().get_range(&object(names::pack(pack.id))?, frame.extent()) {
+            Ok(sealed) => {
+                if let Ok(raw) = codec.open(kind.frames(), &sealed) {
+                    return Ok(Some((sealed, raw)));
+                }
+            }
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Moves what the jobs say.
@@ -129,18 +147,19 @@ impl Mover<'_> {
         references: &[Reference],
         mending: &Mending,
     ) -> Result<Option<(Vec<u8>, Vec<Item>)>> {
-        let read =
-            if job.why == Why::Missing { Ok(Vec::new()) } else { sealed(self.repository, job.pack, frame) };
-        let bytes = match read {
-            Err(error) if !is_damage(&error) => return Err(error),
-            bytes => bytes.unwrap_or_default(),
+        let found = match job.why {
+            Why::Missing => None,
+            _ => sound(self.repository, &mut self.codec, job.pack, job.kind, frame)?,
         };
-        let opened = self.codec.open(job.kind.frames(), &bytes).ok();
-        if let Some(raw) = &opened
-            && references.iter().all(|reference| holds(self.repository, job.kind, raw, reference))
-        {
-            return Ok(Some((bytes, self.items(job.kind, raw))));
-        }
+        let opened = match found {
+            Some((sealed, raw))
+                if references.iter().all(|reference| holds(self.repository, job.kind, &raw, reference)) =>
+            {
+                let items = self.items(job.kind, &raw);
+                return Ok(Some((sealed, items)));
+            }
+            found => found.map(|(_, raw)| raw),
+        };
         let raw = opened.unwrap_or_default();
         let Some(made) = mending.mend(&mut self.frames, job.kind, references, &raw)? else { return Ok(None) };
         self.done.healed_frames += 1;
