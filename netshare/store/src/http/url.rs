@@ -27,16 +27,6 @@ pub struct HttpsUrl {
 }
 
 impl HttpsUrl {
-    /// The server's name or address; an IPv6 address in brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The repository's name on the server.
-    pub fn repository(&self) -> &str {
-        &self.repository
-    }
-
     /// The one certificate that is accepted; without it, whatever this system's roots vouch for.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
