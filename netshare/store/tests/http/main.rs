@@ -7,10 +7,12 @@ mod stub;
 
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent};
 use netshare_store::http::{HttpStore, Refusal, Token};
-use netshare_store::{Entry, ObjectName, Put, Store};
+use netshare_store::{Entry, Nobody, ObjectName, Put, Retry, Store, TestClock};
 use std::error::Error as _;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use stub::{Connection, Identity, Stub, answer, body};
 
@@ -447,6 +449,35 @@ fn connections_are_kept_and_an_answer_before_the_end_of_the_body_counts() {
     }
     // One that the server ended, one for the rest; another where the next request comes before the last is put away.
     assert!(stub.connections() <= 4, "{} connections for 41 requests", stub.connections());
+}
+
+#[test]
+fn with_patience_what_passes_is_not_noticed_and_what_does_not_is_asked_once() {
+    const SCRIPT: [&str; 7] = [
+        "503 Service Unavailable",
+        "500 Internal Server Error",
+        "429 Too Many Requests",
+        "408 Request Timeout",
+        "422 Unprocessable Content",
+        "",
+        "200 OK",
+    ];
+    let number = AtomicUsize::new(0);
+    let stub = Stub::start(move |head, connection| {
+        body(head, connection)?;
+        match SCRIPT.get(number.fetch_add(1, Ordering::SeqCst)) {
+            // It was stored, but the answer is lost.
+            Some(&"") => Ok(false),
+            Some(status) => answer(connection, status, "", b""),
+            None => answer(connection, "401 Unauthorized", "", b""),
+        }
+    });
+    let clock = Arc::new(TestClock::new(1));
+    let store = Retry::with_clock(store(&stub.url()), Duration::from_secs(600), Arc::new(Nobody), clock);
+    assert_eq!(store.put(&name("a"), b"x").unwrap(), Put::Present);
+    assert_eq!(stub.heads().len(), SCRIPT.len());
+    fails(ErrorKind::Denied, || store.get(&name("a")));
+    assert_eq!(stub.heads().len(), SCRIPT.len() + 1);
 }
 
 #[test]
