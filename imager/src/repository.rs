@@ -22,7 +22,7 @@ pub struct Repository {
     store: Arc<dyn Store>,
     description: Description,
     keys: Keys,
-    moves: Moves,
+    moves: Box<Moves>,
 }
 
 /// A repository whose contents are sealed and whose key is not known yet.
@@ -75,7 +75,7 @@ impl Repository {
         put_anew(&*store, names::INSTRUCTIONS, INSTRUCTIONS)?;
         // Last: from here on it is a repository.
         put_new(&*store, names::DESCRIPTION.to_owned(), &description.encode()?)?;
-        Ok(Self { store, description, keys, moves: Moves::default() })
+        Ok(Self { store, description, keys, moves: Box::default() })
     }
 
     /// Finds the repository on a share.
@@ -95,7 +95,7 @@ impl Repository {
         if !description.accepts(&keys) {
             return Err(Error::corrupt("halfhour.json does not fit its own id"));
         }
-        Ok(Found::Open(Self { store, description, keys, moves: Moves::default() }))
+        Ok(Found::Open(Self { store, description, keys, moves: Box::default() }))
     }
 
     /// Its id.
@@ -160,7 +160,7 @@ impl Locked {
             return Err(Error::corrupt("a key slot holds the key of another repository"));
         }
         let (store, description) = (self.store, self.description);
-        Ok(Ok(Repository { store, description, keys, moves: Moves::default() }))
+        Ok(Ok(Repository { store, description, keys, moves: Box::default() }))
     }
 
     /// The master key that `secret` opens.
