@@ -219,6 +219,16 @@ impl S3Store {
         Err(Error::new(ErrorKind::Exists, format!("{name} is in {} with other content", self.url)))
     }
 
+    /// A key such as `a//b` is no path to the library, which then fails the whole page.
+    fn odd_key(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Invalid {
+            return error;
+        }
+        let what =
+            format!("below {} lies a key that cannot be listed: remove it, or use another prefix", self.url);
+        Error::with_source(ErrorKind::Unsupported, what, error)
+    }
+
     fn entry(&self, meta: &ObjectMeta) -> Option<Entry> {
         let key = meta.location.as_ref();
         let prefix = self.url.prefix();
@@ -299,8 +309,11 @@ impl Store for S3Store {
         let mut options = PaginatedListOptions::default();
         loop {
             let page = self.client.list_paginated(prefix, options.clone());
-            let page = self.wait(&format!("listing {folder:?}"), 0, page)?;
-            page.result.objects.iter().filter_map(|meta| self.entry(meta)).try_for_each(&mut *each)?;
+            let page =
+                self.wait(&format!("listing {folder:?}"), 0, page).map_err(|error| self.odd_key(error))?;
+            let entries = page.result.objects.iter().filter_map(|meta| self.entry(meta));
+            // Some tools put an empty object in the place of a folder, whose key ends in a slash.
+            entries.filter(|entry| entry.name.is_below(folder)).try_for_each(&mut *each)?;
             match page.page_token {
                 Some(token) if options.page_token.as_ref() != Some(&token) => {
                     options.page_token = Some(token)

@@ -161,6 +161,14 @@ fn a_neighbours_keys_and_odd_ones_are_passed_over_and_times_are_the_services() {
     let found = listed(&open(&engine, "s3://bucket/a"), "");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].name, name("halfhour.json"));
+    engine.insert("a/packs/", b"");
+    assert!(
+        listed(&open(&engine, "s3://bucket/a"), "packs").is_empty(),
+        "a folder's placeholder is no object in it"
+    );
+    engine.insert("a//x", b"1");
+    let error = open(&engine, "s3://bucket/a").list("", &mut |_| Ok(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     let received = found[0].received.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(received.as_secs(), 1_795_230_900);
 }
