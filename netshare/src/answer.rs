@@ -2,8 +2,6 @@
 
 use crate::record::Record;
 use bytes::Bytes;
-use http_body_util::channel::Channel;
-use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
@@ -13,7 +11,8 @@ use hyper::{Response, StatusCode};
 use imager_units::{Error, ErrorKind};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
 
 /// What a client is asked to wait, in seconds, before it tries again.
 const RETRY_SECONDS: &str = "2";
@@ -26,20 +25,34 @@ pub(crate) type Answer = Response<Payload>;
 /// The bytes of an answer: there already, or coming.
 #[derive(Debug)]
 pub(crate) struct Payload {
-    bytes: Either<Full<Bytes>, Channel<Bytes, io::Error>>,
+    source: Source,
     /// How many there will be, where that is known.
     len: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Whole(Option<Bytes>),
+    /// Ends when nobody can send any more and everything sent was taken.
+    Coming(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 impl Payload {
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let len = u64::try_from(bytes.len()).ok();
-        Self { bytes: Either::Left(Full::new(bytes)), len }
+        Self { source: Source::Whole(Some(bytes)), len }
     }
 
-    pub(crate) fn coming(channel: Channel<Bytes, io::Error>, len: Option<u64>) -> Self {
-        Self { bytes: Either::Right(channel), len }
+    pub(crate) fn coming(pieces: mpsc::Receiver<io::Result<Bytes>>, len: Option<u64>) -> Self {
+        Self { source: Source::Coming(pieces), len }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match &mut self.source {
+            Source::Whole(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok)),
+            Source::Coming(pieces) => pieces.poll_recv(cx),
+        }
     }
 }
 
@@ -77,33 +90,33 @@ impl CountedBody {
 
 impl Body for CountedBody {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.payload.bytes).poll_frame(cx);
+        let polled = ready!(this.payload.poll_piece(cx));
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                let len = frame.data_ref().map_or(0, |data| data.len());
-                this.record.sent(u64::try_from(len).unwrap_or(u64::MAX));
+            Some(Ok(piece)) => {
+                this.record.sent(u64::try_from(piece.len()).unwrap_or(u64::MAX));
                 if this.payload.len == Some(this.record.bytes_out()) {
                     this.record.completed();
                 }
             }
-            Poll::Ready(Some(Err(error))) => this.record.failed(&error.to_string()),
-            Poll::Ready(None) => this.record.completed(),
-            Poll::Pending => {}
+            Some(Err(error)) => this.record.failed(&error.to_string()),
+            // Whoever was to send the rest is gone: the answer must not look whole.
+            None if this.payload.len.is_some_and(|len| len > this.record.bytes_out()) => {
+                return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+            }
+            None => this.record.completed(),
         }
-        polled
+        Poll::Ready(polled.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.payload
-            .len
-            .map_or_else(|| self.payload.bytes.is_end_stream(), |len| len <= self.record.bytes_out())
+        self.payload.len.is_some_and(|len| len <= self.record.bytes_out())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,7 +4,6 @@ use crate::answer::{Answer, Payload, Refusal, bare, tell_len, with_body};
 use crate::limits::CHUNK_BYTES;
 use crate::server::Server;
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use imager_units::{Error, Result as StoreResult};
@@ -12,6 +11,7 @@ use netshare_store::{DirStore, ObjectName, Store};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -61,16 +61,22 @@ async fn payload(server: &Server, file: File, start: u64, len: u64) -> Result<Pa
     if came == len {
         return Ok(Payload::whole(piece));
     }
-    let (sender, channel) = Channel::new(1);
+    let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(pump(server.clone(), file, piece, len - came, sender));
-    Ok(Payload::coming(channel, Some(len)))
+    Ok(Payload::coming(pieces, Some(len)))
 }
 
 /// Sends what is left of a file until the client has it, is gone, or the disk fails: then the answer breaks off.
-async fn pump(server: Server, file: File, piece: Bytes, mut left: u64, mut sender: Sender<Bytes, io::Error>) {
+async fn pump(
+    server: Server,
+    file: File,
+    piece: Bytes,
+    mut left: u64,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) {
     let (mut file, mut piece) = (file, piece);
     loop {
-        if sender.send_data(piece).await.is_err() || left == 0 {
+        if sender.send(Ok(piece)).await.is_err() || left == 0 {
             return;
         }
         match read(&server, file, None, left).await {
@@ -78,7 +84,7 @@ async fn pump(server: Server, file: File, piece: Bytes, mut left: u64, mut sende
                 left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 (file, piece) = (next, bytes);
             }
-            Err(refusal) => return sender.abort(io::Error::other(refusal.reason())),
+            Err(refusal) => return drop(sender.send(Err(io::Error::other(refusal.reason()))).await),
         }
     }
 }

@@ -4,14 +4,13 @@ use crate::answer::{Answer, Payload, Refusal, with_body};
 use crate::server::Server;
 use crate::tokens::Grant;
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
 use imager_units::{Error, ErrorKind, Result as StoreResult};
 use netshare_store::{DirStore, Entry, Store};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
-use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 const LINES: &str = "application/x-ndjson";
 /// Lines are sent when there are so many bytes of them.
@@ -45,8 +44,8 @@ pub(crate) fn send(
     let counted =
         counted.ok_or_else(|| Refusal::too_many("too many listings with this token are under way"))?;
     let scope = grant.scope.clone();
-    let (sender, channel) = Channel::new(1);
-    let mut writer = Writer { sender, runtime: Handle::current(), batch: Vec::new(), count: 0 };
+    let (sender, pieces) = mpsc::channel(1);
+    let mut writer = Writer { sender, batch: Vec::new(), count: 0 };
     // Not through the gate to the disk: a client that reads slowly would keep others from it.
     tokio::task::spawn_blocking(move || {
         let listed = store.list(&folder, &mut |entry| {
@@ -56,19 +55,18 @@ pub(crate) fn send(
             // Whose client is gone has nobody to tell.
             Err(error) if error.kind() != ErrorKind::Cancelled => {
                 tracing::error!("listing {folder}: {:?}", Refusal::from(error).reason());
-                writer.sender.abort(io::Error::other("the share's disk failed"));
+                drop(writer.sender.blocking_send(Err(io::Error::other("the share's disk failed"))));
             }
             _ => {}
         }
         drop(counted);
     });
-    Ok(with_body(StatusCode::OK, LINES, Payload::coming(channel, None)))
+    Ok(with_body(StatusCode::OK, LINES, Payload::coming(pieces, None)))
 }
 
 /// Writes lines from the thread that lists, which waits while the client is slow.
 struct Writer {
-    sender: Sender<Bytes, io::Error>,
-    runtime: Handle,
+    sender: mpsc::Sender<io::Result<Bytes>>,
     batch: Vec<u8>,
     count: u64,
 }
@@ -96,8 +94,8 @@ impl Writer {
 
     fn flush(&mut self) -> StoreResult<()> {
         let batch = Bytes::from(std::mem::take(&mut self.batch));
-        self.runtime
-            .block_on(self.sender.send_data(batch))
+        self.sender
+            .blocking_send(Ok(batch))
             .map_err(|_| Error::new(ErrorKind::Cancelled, "the client is gone"))
     }
 }

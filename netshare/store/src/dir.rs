@@ -177,7 +177,10 @@ impl DirStore {
             return Ok(());
         };
         for entry in entries {
-            let entry = entry.context(say)?;
+            // Reading on in a folder that was removed meanwhile fails; what was in it is gone.
+            let Some(entry) = unless_absent(entry).context(say)? else {
+                return self.check_mounted();
+            };
             let leaf = entry.file_name();
             let Some(leaf) = leaf.to_str().filter(|leaf| name::is_segment(leaf)) else {
                 continue;

@@ -87,6 +87,27 @@ fn a_listing_is_whole_and_tells_when_objects_came() {
 }
 
 #[test]
+fn no_answer_loses_its_end() {
+    let share = Share::start();
+    let admin = share.token("admin");
+    let bytes = noise(1, 300_000);
+    assert_eq!(share.ask(&Ask::put("packs/00/1", &admin, &bytes)).status, 201);
+    let rounds = if std::env::var_os("HALFHOUR_FULL").is_some() { 5000 } else { 500 };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (mut client, admin, bytes) = (share.client(), &admin, &bytes);
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    let list = client.ask(&Ask::new("GET", "/default/list/packs", admin)).body;
+                    assert!(list.ends_with(b"{\"end\":true,\"count\":1}\n"), "{}", list.len());
+                    assert!(&client.ask(&Ask::get("packs/00/1", admin)).body == bytes);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn no_client_changes_when_an_object_came() {
     let share = Share::start();
     let token = share.token("machine:web");

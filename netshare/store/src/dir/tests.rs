@@ -260,18 +260,18 @@ fn an_upload_that_is_given_up_leaves_nothing_not_even_folders() {
 #[test]
 fn uploads_that_are_given_up_do_not_disturb_others() {
     let share = Scratch::new(Links::Tried);
+    let put_and_delete = &|thread: usize| {
+        for round in 0..50 {
+            let object = format!("reports/m{}/{thread}-{round}", round % 3);
+            drop(upload(&share.store, &object, &[b"cut off"]));
+            assert_eq!(upload(&share.store, &object, &[b"x"]).finish().unwrap(), Put::Created);
+            share.delete(&name(&object)).unwrap();
+        }
+    };
     std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let store = &share.store;
-            scope.spawn(move || {
-                for round in 0..50 {
-                    let object = format!("reports/m{}/{thread}-{round}", round % 3);
-                    drop(upload(store, &object, &[b"cut off"]));
-                    let there = upload(store, &object, &[b"x"]);
-                    assert_eq!(there.finish().unwrap(), Put::Created);
-                    store.delete(&name(&object)).unwrap();
-                }
-            });
+        let writers: Vec<_> = (0..4).map(|thread| scope.spawn(move || put_and_delete(thread))).collect();
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            share.list("reports", &mut |_| Ok(())).unwrap();
         }
     });
     assert_eq!(listed(&share), [""; 0]);
