@@ -221,7 +221,8 @@ impl S3Store {
 
     /// A key such as `a//b` is no path to the library, which then fails the whole page.
     fn odd_key(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Invalid {
+        let is_answer = std::error::Error::source(&error).is_some_and(|cause| cause.is::<Verdict>());
+        if is_answer || error.kind() != ErrorKind::Invalid {
             return error;
         }
         let what =
