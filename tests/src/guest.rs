@@ -110,6 +110,7 @@ impl Guest {
         let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
         self.last += 1;
         let request = json!({ "id": self.last, "run": words, "env": self.environment });
+        println!("guest> {}", words.join(" "));
         self.machine.send(&request);
         Job { number: self.last, command: format!("guest: {}", words.join(" ")) }
     }

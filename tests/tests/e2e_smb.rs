@@ -44,7 +44,7 @@ fn what_is_wrong_with_an_smb_share_is_told() {
     let Some(smb1) = FileServer::samba(&old, &[export(&old, "backup")], "server max protocol = NT1") else {
         return;
     };
-    let mut guest = setting.boot(builder.program(binary::imager()));
+    let mut guest = setting.boot(builder.program(binary::imager()).program("setpriv"));
     let port = setting.server.port;
     let url = |place: &str| format!("smb://{USER}@{HOST}:{port}/{place}");
     setting.says(&mut guest, &format!("smb://{USER}@no-such-host/backup"), 5, "no address");
@@ -58,6 +58,9 @@ fn what_is_wrong_with_an_smb_share_is_told() {
     setting.says(&mut guest, &format!("nfs://{HOST}:{port}/backup"), 1, "no nfs4 filesystem");
     let error = guest.imager(10, &["list", "--repo", &url("backup/nowhere")])["error"].clone();
     assert!(error["message"].to_string().contains("folder in it is not"), "{error}");
+    let unprivileged = ["setpriv", "--reuid", "65534", "imager", "list", "--json", "--repo", &url("backup")];
+    let ran = guest.run(&unprivileged);
+    assert!(ran.expect_code(1).stdout.contains("only root may mount"), "{ran:?}");
     guest.set("IMAGER_SHARE_PASSWORD", "wrong");
     setting.says(&mut guest, &url("backup"), 12, "this password");
     guest.end();

@@ -5,10 +5,11 @@
 //! kernel takes it down when the process ends, however that happens. What is stored there goes through [`DirStore`].
 //!
 //! Caches of names and attributes are off: what another machine stored a moment ago must be listed, and a lease that was
-//! revoked must be seen. A server that does not answer ends a call with an error after about a minute (`soft`): a call
-//! that waits for ever could not be interrupted, and nothing is lost by the error, because an object counts as stored
-//! only after it was synced, and is stored again otherwise.
+//! revoked must be seen. A server that does not answer ends a call with an error after half a minute (`soft`, and see
+//! `deadline`): a call that waits for ever could not be interrupted, and nothing is lost by the error, because an object
+//! counts as stored only after it was synced, and is stored again otherwise.
 
+mod deadline;
 mod mount;
 mod nfs;
 mod smb;
@@ -17,6 +18,8 @@ mod url;
 
 pub use trouble::Trouble;
 pub use url::{Kind, MountUrl};
+
+use deadline::Patient;
 
 use crate::{DirStore, Entry, ObjectName, Put, Store};
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
@@ -58,7 +61,7 @@ impl std::fmt::Debug for Password {
 /// A share of a file server.
 #[derive(Debug)]
 pub struct MountedStore {
-    store: DirStore,
+    share: Patient,
     url: MountUrl,
     /// The mount lives as long as this.
     mount: OwnedFd,
@@ -72,12 +75,12 @@ impl MountedStore {
     /// another password or the system another user, `NotFound` when the share or folder is not there, `Unsupported`
     /// when kernel and server have no version in common.
     pub fn open(url: &MountUrl, password: Option<&Password>) -> Result<Self> {
-        let (mount, below) = Self::mount(url, password, url.folder())?;
+        let (mount, below, server) = Self::mount(url, password, url.folder())?;
         let folder = root(&mount).join(below);
         if !folder.is_dir() {
             return Err(trouble(url, Trouble::Folder));
         }
-        Self::over(url, mount, &folder)
+        Self::over(url, mount, server, &folder)
     }
 
     /// The same; the folder is made where it is missing, and writing into it is tried.
@@ -86,7 +89,7 @@ impl MountedStore {
     /// As [`MountedStore::open`]; `Denied` when the share is read-only, `OutOfSpace` when it is full.
     pub fn create(url: &MountUrl, password: Option<&Password>) -> Result<Self> {
         let mut above = url.folder();
-        let (mount, below) = loop {
+        let (mount, below, server) = loop {
             match Self::mount(url, password, above) {
                 Err(error) if error.kind() == ErrorKind::NotFound => match above.parent() {
                     Some(parent) if parent != Path::new("") => above = parent,
@@ -98,32 +101,36 @@ impl MountedStore {
         let missing = url.folder().strip_prefix(above).unwrap_or(Path::new(""));
         let folder = root(&mount).join(below).join(missing);
         let made = std::fs::create_dir_all(&folder).map_err(|error| Error::io("making its folder", error));
-        let store = Self::over(url, mount, &root_of(&folder, made.is_ok()))?;
+        let store = Self::over(url, mount, server, &root_of(&folder, made.is_ok()))?;
         made.map_err(|error| store.explain(error))?;
         store.try_writing().map_err(|error| store.explain(error))?;
         Ok(store)
     }
 
-    /// Mounts what `folder` of the server is in, and says where below the mount it is.
-    fn mount(url: &MountUrl, password: Option<&Password>, folder: &Path) -> Result<(OwnedFd, PathBuf)> {
+    /// Mounts what `folder` of the server is in, and says where below the mount it is, and who the server is.
+    fn mount(
+        url: &MountUrl,
+        password: Option<&Password>,
+        folder: &Path,
+    ) -> Result<(OwnedFd, PathBuf, SocketAddr)> {
         // First what needs no server.
         mount::check(url.kind()).map_err(|found| trouble(url, found))?;
         let server = reach(url).map_err(|found| trouble(url, found))?;
         let mounted = match url.kind() {
-            Kind::Smb => smb::mount(url, server, password).map(|mount| (mount, folder.to_owned())),
-            Kind::Nfs => nfs::mount(url, server, folder).map(|mount| (mount, PathBuf::new())),
+            Kind::Smb => smb::mount(url, server, password).map(|mount| (mount, folder.to_owned(), server)),
+            Kind::Nfs => nfs::mount(url, server, folder).map(|mount| (mount, PathBuf::new(), server)),
         };
         mounted.map_err(|found| trouble(url, found))
     }
 
-    fn over(url: &MountUrl, mount: OwnedFd, folder: &Path) -> Result<Self> {
+    fn over(url: &MountUrl, mount: OwnedFd, server: SocketAddr, folder: &Path) -> Result<Self> {
         let store = DirStore::open_as(folder.to_owned(), url.to_string())?;
-        Ok(Self { store, url: url.clone(), mount })
+        Ok(Self { share: Patient::new(store, server), url: url.clone(), mount })
     }
 
     /// Puts a small file there and takes it away.
     fn try_writing(&self) -> Result<()> {
-        let path = self.store.root().join(format!("{PROBE}-{}", std::process::id()));
+        let path = self.share.store().root().join(format!("{PROBE}-{}", std::process::id()));
         let say = |error| Error::io("trying to write", error);
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(&[0; 4096])?;
@@ -221,27 +228,41 @@ impl Store for MountedStore {
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
-        self.store.put(name, bytes).map_err(|error| self.explain(error))
+        let (name, bytes) = (name.clone(), bytes.to_owned());
+        self.share.call(move |store| store.put(&name, &bytes)).map_err(|error| self.explain(error))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
-        self.store.get(name)
+        let name = name.clone();
+        self.share.call(move |store| store.get(&name))
     }
 
     fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
-        self.store.get_range(name, part)
+        let name = name.clone();
+        self.share.call(move |store| store.get_range(&name, part))
     }
 
     fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>> {
-        self.store.len(name)
+        let name = name.clone();
+        self.share.call(move |store| store.len(&name))
     }
 
     fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        self.store.list(folder, each)
+        let folder = folder.to_owned();
+        let all = self.share.call(move |store| {
+            let mut all = Vec::new();
+            store.list(&folder, &mut |entry| {
+                all.push(entry);
+                Ok(())
+            })?;
+            Ok(all)
+        })?;
+        all.into_iter().try_for_each(each)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.store.delete(name).map_err(|error| self.explain(error))
+        let name = name.clone();
+        self.share.call(move |store| store.delete(&name)).map_err(|error| self.explain(error))
     }
 }
 

@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Processor time for one answer; a start takes about six seconds.
-const PATIENCE_CPU: Duration = Duration::from_secs(240);
+const PATIENCE_CPU: Duration = Duration::from_secs(180);
 /// Real time for one answer.
-const PATIENCE: Duration = Duration::from_secs(1200);
+const PATIENCE: Duration = Duration::from_secs(480);
 /// Real time for a probe of hardware virtualisation, in which a guest has to have started.
 const PROBE: Duration = Duration::from_secs(8);
 

@@ -1,6 +1,6 @@
 //! NFS version 4 by the kernel (nfs(5)); version 3 needs services beside the server's one port, and is not tried.
 //!
-//! `softerr`: a call that the server does not answer fails as timed out, after 10 + 20 + 30 seconds. Whoever waits longer
+//! `softerr`: a call that the server does not answer fails as timed out, after 5 + 10 + 15 seconds. Whoever waits longer
 //! is above us. `actimeo=0` and `lookupcache=none` ask the server about every name and attribute.
 
 use super::mount::{self, Refused, Setting, value};
@@ -54,7 +54,7 @@ fn settings(url: &MountUrl, server: SocketAddr, folder: &Path, version: &str) ->
         value("addr", server.ip().to_string()),
         value("port", server.port().to_string()),
         Setting::Flag("softerr"),
-        value("timeo", "100"),
+        value("timeo", "50"),
         value("retrans", "2"),
         value("actimeo", "0"),
         value("lookupcache", "none"),

@@ -9,6 +9,9 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::net::SocketAddr;
 
+/// A share that no server has.
+const NO_SHARE: &str = "halfhour-no-share$";
+
 /// Mounts the root of the share.
 pub(super) fn mount(
     url: &MountUrl,
@@ -23,12 +26,12 @@ pub(super) fn mount(
         Err(refused) if is_known && is_version(refused.code) => attempt(url.share(), false),
         mounted => mounted,
     };
-    // What refused us: every server has the share IPC$ for whoever it knows.
-    let even_ipc = |code| attempt("IPC$", false).is_err_and(|refused| refused.code == code);
+    let code_of = |share: &str| attempt(share, false).err().map(|refused| refused.code);
     mounted.map_err(|refused| match refused.code {
-        Errno::ACCESS if !even_ipc(Errno::ACCESS) => Trouble::NotPermitted,
-        // Before it says a word to the server, the kernel looks for its ciphers.
-        Errno::NOENT if even_ipc(Errno::NOENT) => Trouble::NoCipher,
+        // The server refuses whom it does not know before it looks for the share.
+        Errno::ACCESS if code_of(NO_SHARE) == Some(Errno::NOENT) => Trouble::NotPermitted,
+        // Without its ciphers the kernel finds "no" share, not even the one that every server has.
+        Errno::NOENT if code_of("IPC$") == Some(Errno::NOENT) => Trouble::NoCipher,
         _ => explain(&refused),
     })
 }
