@@ -230,10 +230,10 @@ fn interruptions_of_interruptions_leave_every_capture_whole() {
     let mut played = 0;
     for scene in scenes() {
         let calls = scene.play(&[]);
-        let step = if full() { 1 } else { 13 };
+        let (step, then_step) = if full() { (1, 1) } else { (4, 3) };
         for (first, second) in [(0, 2), (2, 0), (1, 2), (2, 1)] {
             for at in (1..=calls[first]).step_by(step) {
-                for then in (1..=calls[second]).step_by(step) {
+                for then in (1..=calls[second]).step_by(then_step) {
                     let third = 3 - first - second;
                     let end = usize::MAX;
                     scene.play(&[(first, at), (second, then), (first, end), (third, end)]);
@@ -243,6 +243,21 @@ fn interruptions_of_interruptions_leave_every_capture_whole() {
         }
     }
     println!("{played} schedules with two interruptions");
+}
+
+#[test]
+fn a_capture_with_a_whole_prune_at_any_two_of_its_calls_is_whole() {
+    let (mut played, end) = (0, usize::MAX);
+    for scene in scenes().into_iter().filter(|scene| scene.name.starts_with("two prunes")) {
+        let calls = scene.play(&[])[0];
+        for first in 0..calls {
+            for second in 1..=calls - first {
+                scene.play(&[(0, first), (1, end), (0, second), (2, end), (0, end)]);
+                played += 1;
+            }
+        }
+    }
+    println!("{played} schedules of a capture and two prunes");
 }
 
 #[test]
