@@ -83,7 +83,8 @@ fn whatever_call_fails_nothing_is_lost_and_the_next_prune_finishes() {
             settle(&store);
             assert_sound(&store, &format!("{fault:?}"));
             let left = pack_bytes(&*store);
-            assert!(left <= least + 12 * KIB_64, "{fault:?}: {left} bytes left, {least} without");
+            // A new pack of which only a part was announced stays while half of it is needed.
+            assert!(left * 2 <= least * 3, "{fault:?}: {left} bytes left, {least} without");
             runs += 1;
         }
     }
