@@ -339,11 +339,11 @@ impl<'r> Verify<'r> {
             let (mut sound, mut missing, mut last) = (Vec::new(), BTreeSet::new(), first);
             self.read(&mut packs, |findings, mut checked| {
                 last = checked.wanted.pack.id;
-                if let Some((_, message)) = checked.fault.take_if(|_| checked.moved) {
-                    let pack = names::pack(last);
-                    findings
-                        .warnings
-                        .push(format!("{pack}: {message}; captures find elsewhere what moved out of it"));
+                if let Some((fault, message)) = checked.fault.take_if(|_| checked.moved) {
+                    let what = "captures find elsewhere what moved out of it";
+                    findings.warnings.push(format!("{}: {message}; {what}", names::pack(last)));
+                    // No later capture may rely on the rest of it.
+                    findings.emptied.extend((fault != Fault::Missing).then_some(last));
                 }
                 if matches!(checked.fault, Some((Fault::Missing, _))) {
                     missing.insert(last);
@@ -417,7 +417,8 @@ impl<'r> Verify<'r> {
     }
 
     fn mark(&mut self) -> Result<()> {
-        let damaged: Vec<PackId> = self.findings.damaged_packs().collect();
+        let emptied = std::mem::take(&mut self.findings.emptied);
+        let damaged: BTreeSet<PackId> = self.findings.damaged_packs().chain(emptied).collect();
         for pack in damaged {
             let name = names::marker(names::DAMAGED, pack);
             match self.repository.store().put(&object(name.clone())?, MARK) {

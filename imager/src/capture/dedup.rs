@@ -11,7 +11,7 @@ use crate::repository::{Repository, object};
 use imager_image::frame::FrameKind;
 use imager_image::node::Location;
 use imager_image::pack::{self, PACK_TRAILER_BYTES, PackRef, Table};
-use imager_image::{BLOCK_BYTES, BlockId, Codec, Compression, PackId, index, names};
+use imager_image::{BLOCK_BYTES, BlockId, Codec, Compression, NodeId, PackId, index, names};
 use imager_units::{ByteLen, ByteOffset, Extent, Result};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -115,12 +115,32 @@ impl<'r> Dedup<'r> {
         })
     }
 
-    /// Where a frame of an earlier capture is, if it may be relied on: in its pack, or where it moved.
-    pub fn standing(&mut self, location: &Location) -> Option<Location> {
+    /// Where a block of an earlier capture is, if it may be relied on: in its pack, or where it moved. A frame that was
+    /// damaged may have been made anew without this block, so there it is looked at.
+    pub fn standing(&mut self, id: BlockId, location: &Location) -> Option<Location> {
+        self.stand(location, |dedup, place| dedup.prove(id, place))
+    }
+
+    /// The same for a node of a map.
+    pub fn standing_node(&mut self, id: NodeId, location: &Location) -> Option<Location> {
+        self.stand(location, |dedup, place| {
+            let name = object(names::pack(place.pack.id));
+            let sealed =
+                name.and_then(|name| dedup.repository.store().get_range(&name, place.frame.extent()));
+            let raw = sealed.and_then(|sealed| dedup.codec.open(FrameKind::Node, &sealed));
+            raw.is_ok_and(|raw| dedup.repository.keys().node_id(&raw) == id)
+        })
+    }
+
+    fn stand(
+        &mut self,
+        location: &Location,
+        mut is_there: impl FnMut(&mut Self, &Location) -> bool,
+    ) -> Option<Location> {
         let (mut next, mut tries) = (vec![*location], 0);
         while let Some(place) = next.pop() {
             tries += 1;
-            if self.is_present(place.pack) {
+            if self.is_present(place.pack) && (place == *location || is_there(self, &place)) {
                 return Some(place);
             }
             if self.moved.contains(&place.pack.id) && tries < MOST_TRIES {

@@ -212,8 +212,8 @@ impl NodeSink for Packer<'_, '_> {
         self.packs.get(number).copied().flatten()
     }
 
-    fn standing(&self, location: &Location) -> Option<Location> {
-        self.dedup.lock().unwrap_or_else(PoisonError::into_inner).standing(location)
+    fn standing(&self, id: NodeId, location: &Location) -> Option<Location> {
+        self.dedup.lock().unwrap_or_else(PoisonError::into_inner).standing_node(id, location)
     }
 
     fn closed(&self) -> usize {

@@ -221,7 +221,7 @@ impl<'a, 'r> Worker<'a, 'r> {
                     return None;
                 }
                 let mut dedup = self.dedup.lock().unwrap_or_else(PoisonError::into_inner);
-                let standing = dedup.standing(&location)?;
+                let standing = dedup.standing(id, &location)?;
                 return Some(Entry { content: Content::Data(id, standing), ..parent });
             }
             Content::Unused | Content::Unreadable => false,

@@ -46,8 +46,8 @@ pub trait NodeSink {
     /// The pack with this number, once it is closed.
     fn pack(&self, number: usize) -> Option<PackRef>;
 
-    /// Where a frame of an earlier capture is now, if it is still there to be referred to.
-    fn standing(&self, location: &Location) -> Option<Location>;
+    /// Where a node of an earlier capture is now, if it is still there to be referred to.
+    fn standing(&self, id: NodeId, location: &Location) -> Option<Location>;
 
     /// How many packs were closed so far.
     fn closed(&self) -> usize;
@@ -254,7 +254,7 @@ impl MapBuilder {
         };
         if let Some(Child::Node(known, location)) = known
             && known == id
-            && let Some(standing) = sink.standing(&location)
+            && let Some(standing) = sink.standing(id, &location)
         {
             return Ok(ChildDraft::Known(Child::Node(id, standing)));
         }

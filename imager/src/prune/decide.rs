@@ -141,7 +141,7 @@ impl Documents {
         Ok(standing)
     }
 
-    /// The frames elsewhere that stand for those needed of a pack: of each the first that is there.
+    /// The frames elsewhere that stand for those needed of a pack: of each all that are there, since one may be damaged.
     fn targets(
         &mut self,
         repository: &Repository,
@@ -161,7 +161,6 @@ impl Documents {
                     self.is_standing(repository, frame.pack)? || moved.contains_key(&frame.pack.id);
                 if is_there {
                     targets.push((need.kind, frame.pack, frame.to));
-                    break;
                 }
             }
         }
@@ -195,7 +194,7 @@ impl Seen {
         self.records.iter().any(|record| record.tombstones.contains(&pack))
     }
 
-    fn job(&self, need: &Need, frames: Vec<FrameSpan>, why: Why) -> Job {
+    pub(super) fn job(&self, need: &Need, frames: Vec<FrameSpan>, why: Why) -> Job {
         let part = self.moved.get(&need.pack.id).copied().unwrap_or(0);
         Job { pack: need.pack, kind: need.kind, frames, why, part, is_all: true }
     }

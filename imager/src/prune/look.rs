@@ -1,7 +1,7 @@
 //! Looking at everything before anything is changed. The order of the listings matters: see the module above.
 
 use super::Options;
-use super::decide::{self, Decisions, Seen};
+use super::decide::{self, Decisions, Seen, Why};
 use super::heal::{self, Mending};
 use super::leases::{self, Lease};
 use super::needs::{Mark, Needs, manifest};
@@ -91,12 +91,36 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
         is_blind: !blind.is_empty(),
     };
     let mut decisions = decide::decide(&seen);
+    prove_moves(repository, &seen, &mut decisions, monitor)?;
     let order = newest_first(&captures);
     let mending = heal::look(repository, &seen, &mut decisions, &order, monitor)?;
     warnings.extend(std::mem::take(&mut decisions.warnings));
     let leases = decide::held_back(leases, &seen, &decisions);
     let packs = seen.packs;
     Ok(Plan { captures, leases, blind, warnings, damaged_records, indexes, decisions, mending, packs })
+}
+
+/// A pack that is needed is deleted only when what moved out of it can be read where it is; otherwise it moves once more.
+fn prove_moves(
+    repository: &Repository,
+    seen: &Seen,
+    decisions: &mut Decisions,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for pack in std::mem::take(&mut decisions.delete) {
+        let Some(need) = seen.needs.packs.get(&pack) else {
+            decisions.delete.push(pack);
+            continue;
+        };
+        let unproven = super::relocate::unproven(repository, need, &seen.trash, monitor)?;
+        if unproven.is_empty() {
+            decisions.delete.push(pack);
+        } else {
+            decisions.waiting.push(pack);
+            decisions.jobs.push(seen.job(need, unproven, Why::Leaving));
+        }
+    }
+    Ok(())
 }
 
 /// The captures that stay, each machine's newest good one first, and how many those are.

@@ -2,15 +2,19 @@
 
 use super::decide::{Job, Why};
 use super::heal::{Mending, Reference, holds};
+use super::needs::Need;
 use crate::capture::packer::store_index;
 use crate::monitor::{Monitor, check_cancelled};
+use crate::moved::MOST_TRIES;
 use crate::repository::{FrameReader, Repository, object};
 use crate::verify::walk::is_damage;
 use imager_image::index::{Hook, is_hook};
 use imager_image::moved::{Moved, MovedFrame};
+use imager_image::node::Location;
 use imager_image::pack::{FrameSpan, Item, PackBuilder, PackKind, PackRef};
 use imager_image::{BLOCK_BYTES, BlockId, CaptureId, Codec, Compression, PackId, names};
 use imager_units::{ByteLen, ErrorKind, Result};
+use std::collections::HashSet;
 
 /// What came of it.
 #[derive(Default)]
@@ -76,6 +80,35 @@ pub(super) fn sound(
         }
     }
     Ok(None)
+}
+
+/// Whether what moved out of a pack that is to be deleted is sound where it went; the frames of which that is not so.
+///
+/// # Errors
+/// `Io`, `Denied` from the share; `Cancelled`.
+pub(super) fn unproven(
+    repository: &Repository,
+    need: &Need,
+    trash: &HashSet<PackId>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<FrameSpan>> {
+    let mut codec = repository.codec(Compression::Fast)?;
+    let mut unproven = Vec::new();
+    for frame in need.sorted().unwrap_or_default() {
+        check_cancelled(monitor)?;
+        let (mut tries, mut proven) = (0, false);
+        let mut next = repository.elsewhere(&Location { pack: need.pack, frame, at: 0 })?;
+        while let Some(place) = next.pop().filter(|_| !proven && tries < MOST_TRIES) {
+            tries += 1;
+            proven = !trash.contains(&place.pack.id)
+                && sound(repository, &mut codec, place.pack, need.kind, place.frame)?.is_some();
+            next.extend(repository.elsewhere(&place)?);
+        }
+        if !proven {
+            unproven.push(frame);
+        }
+    }
+    Ok(unproven)
 }
 
 /// Moves what the jobs say.

@@ -166,13 +166,26 @@ pub(super) struct Findings {
     pub(super) pack_bytes: u64,
     pub(super) read_bytes: u64,
     pub(super) marked: Vec<String>,
+    /// Damaged packs of which what is needed moved.
+    pub(super) emptied: Vec<imager_image::PackId>,
 }
 
 impl Findings {
     pub(super) fn new() -> Self {
         let (captures, damaged, warnings, marked) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
         let (packs, pack_bytes, read_bytes) = (0, 0, 0);
-        Self { captures, damaged, runs_left: MOST_RUNS, warnings, packs, pack_bytes, read_bytes, marked }
+        let emptied = Vec::new();
+        Self {
+            captures,
+            damaged,
+            runs_left: MOST_RUNS,
+            warnings,
+            packs,
+            pack_bytes,
+            read_bytes,
+            marked,
+            emptied,
+        }
     }
 
     /// A capture whose manifest is sound.
