@@ -168,7 +168,12 @@ pub fn newest_readable(
     for header in headers.iter().rev().filter(|header| wanted(header)) {
         match read(repository, &name_of(header)) {
             Ok(manifest) => return Ok(Some(manifest)),
-            Err(error) if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Io | ErrorKind::Denied) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Lost | ErrorKind::Io | ErrorKind::Denied | ErrorKind::Cancelled
+                ) =>
+            {
                 return Err(error);
             }
             Err(error) => tracing::warn!("capture {} cannot be compared with: {error}", header.id),

@@ -130,6 +130,7 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
     let none = || Error::with_source(ErrorKind::Denied, format!("opening {url}"), Refusal::NoToken);
     let token = access.token.clone().ok_or_else(none)?;
     let store = HttpStore::new(url.clone(), token, access.silence)?;
+    let store = store.with_watch(Arc::clone(&access.manners.watch));
     if access.missing == Missing::Create {
         store.create()?;
     }
@@ -138,7 +139,8 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
 
 /// A bucket is never made: whoever pays for it does that. The repository comes into it with its first object.
 fn bucket(url: &S3Url, access: &Access) -> Result<S3Store> {
-    S3Store::new(url.clone(), &S3Settings::from_environment()?, access.silence)
+    let store = S3Store::new(url.clone(), &S3Settings::from_environment()?, access.silence)?;
+    Ok(store.with_watch(Arc::clone(&access.manners.watch)))
 }
 
 fn mounted(url: &MountUrl, access: &Access) -> Result<MountedStore> {

@@ -19,12 +19,14 @@ pub(crate) use tls::config as tls_config;
 pub use token::Token;
 pub use url::{Fingerprint, HttpsUrl};
 
-use crate::{Entry, ObjectName, Put, Store, rt};
+use crate::rt::Waiter;
+use crate::{Entry, Nobody, ObjectName, Put, Store, Watch};
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use listing::Listing;
 use receive::{BODY_BYTES_MAX, Pace};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use std::sync::Arc;
 use std::time::Duration;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -44,6 +46,7 @@ pub struct HttpStore {
     client: Client,
     token: Token,
     silence: Duration,
+    rt: Waiter,
 }
 
 impl HttpStore {
@@ -67,7 +70,13 @@ impl HttpStore {
             .tcp_user_timeout(silence)
             .build()
             .map_err(|error| Error::with_source(ErrorKind::Io, "preparing HTTPS", error))?;
-        Ok(Self { url, client, token, silence })
+        Ok(Self { url, client, token, silence, rt: Waiter::new(Arc::new(Nobody)) })
+    }
+
+    /// The same; when `watch` wants to stop, a request that hangs ends within a second, as `Cancelled`.
+    #[must_use]
+    pub fn with_watch(self, watch: Arc<dyn Watch>) -> Self {
+        Self { rt: Waiter::new(watch), ..self }
     }
 
     /// Makes the repository's folder on the server, unless it is there. Only an admin's token may.
@@ -97,7 +106,7 @@ impl HttpStore {
     }
 
     fn ask(&self, request: RequestBuilder, body: &[u8], what: &dyn Fn() -> String) -> Result<Response> {
-        let answer = rt::wait(send::send(request, body, self.silence, what))??;
+        let answer = self.rt.wait(send::send(request, body, self.silence, what))??;
         let is_ours = answer.headers().get(PROTOCOL).is_some_and(|version| version == "1");
         if !is_ours && !answer.status().is_redirection() {
             let status = answer.status();
@@ -111,13 +120,15 @@ impl HttpStore {
     /// What an answer means that is not the one hoped for.
     fn refused(&self, what: String, answer: Response) -> Result<Error> {
         let status = answer.status();
-        let body = rt::wait(receive::beginning(answer, self.silence))?;
+        let body = self.rt.wait(receive::beginning(answer, self.silence))?;
         Ok(failure::refused(what, status, &body, self.token.secret()))
     }
 
     fn body(&self, answer: Response, len: usize, what: &dyn Fn() -> String) -> Result<Vec<u8>> {
         match length(&answer) {
-            Some(told) if told == len as u64 => rt::wait(receive::exactly(answer, len, self.silence, what))?,
+            Some(told) if told == len as u64 => {
+                self.rt.wait(receive::exactly(answer, len, self.silence, what))?
+            }
             told => {
                 let told = told.map_or("no length".to_owned(), |told| format!("{told} bytes"));
                 Err(failure::strange(what(), format!("the server announces {told} instead of {len} bytes")))
@@ -228,7 +239,7 @@ impl Store for HttpStore {
         }
         let mut pace = Pace::new(self.silence);
         // `each` may itself ask the share for something, so it is called while nothing is waited for.
-        while let Some(piece) = rt::wait(pace.next(&mut answer, &what))?? {
+        while let Some(piece) = self.rt.wait(pace.next(&mut answer, &what))?? {
             pace.aside(|| listing.take(&piece, each))?;
         }
         listing.finish().map_err(|error| error.within(what()))

@@ -13,7 +13,8 @@ mod wire;
 pub use settings::{NoCredentials, S3Settings, S3Url};
 pub use wire::Verdict;
 
-use crate::{Entry, ObjectName, Put, Store, name, rt};
+use crate::rt::Waiter;
+use crate::{Entry, Nobody, ObjectName, Put, Store, Watch, name};
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
@@ -26,7 +27,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use wire::Wire;
 
@@ -42,6 +43,7 @@ pub struct S3Store {
     url: S3Url,
     client: AmazonS3,
     silence: Duration,
+    rt: Waiter,
     /// A conditional put was seen to hold.
     exclusive: AtomicBool,
     /// What that is tried with.
@@ -94,7 +96,14 @@ impl S3Store {
             .build()
             .map_err(|error| Error::with_source(ErrorKind::Invalid, format!("opening {url}"), error))?;
         let probe = Probe { number: RandomState::new().build_hasher().finish(), stage: Stage::New };
-        Ok(Self { url, client, silence, exclusive: AtomicBool::new(false), probe: Mutex::new(probe) })
+        let rt = Waiter::new(Arc::new(Nobody));
+        Ok(Self { url, client, silence, rt, exclusive: AtomicBool::new(false), probe: Mutex::new(probe) })
+    }
+
+    /// The same; when `watch` wants to stop, a request that hangs ends within a second, as `Cancelled`.
+    #[must_use]
+    pub fn with_watch(self, watch: Arc<dyn Watch>) -> Self {
+        Self { rt: Waiter::new(watch), ..self }
     }
 
     fn path(&self, name: &str) -> Path {
@@ -113,7 +122,7 @@ impl S3Store {
         let limit = self.silence.saturating_add(Duration::from_secs(len / SLOWEST_BYTES_PER_SECOND));
         let say = || format!("{what} in {}", self.url);
         // The timer has to be made inside the runtime.
-        match rt::wait(async { tokio::time::timeout(limit, future).await })? {
+        match self.rt.wait(async { tokio::time::timeout(limit, future).await })? {
             Ok(result) => result.map_err(|error| wire::error(say(), error)),
             Err(_) => Err(Error::new(ErrorKind::Io, format!("{}: no answer in time", say()))),
         }

@@ -4,9 +4,9 @@ mod engine;
 
 use super::{S3Settings, S3Store};
 use crate::conformance::conformance;
-use crate::{Clock, Entry, Nobody, ObjectName, Put, Retry, Store, TestClock};
+use crate::{Clock, Entry, Nobody, ObjectName, Put, Retry, Store, TestClock, Watch};
 use engine::{Engine, Fault};
-use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent};
+use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,6 +150,32 @@ fn a_service_that_says_nothing_is_given_up_and_one_that_is_gone_is_io() {
     drop(engine);
     let store = S3Store::new("s3://bucket".parse().unwrap(), &settings, silence).unwrap();
     assert_eq!(store.get(&name("a")).unwrap_err().kind(), ErrorKind::Io);
+}
+
+/// Wants to stop.
+#[derive(Debug)]
+struct Impatient;
+
+impl Watch for Impatient {
+    fn cancelled(&self) -> bool {
+        true
+    }
+
+    fn waiting(&self, _error: &Error, _left: Duration) {}
+
+    fn answered(&self) {}
+}
+
+#[test]
+fn a_service_that_says_nothing_can_be_left() {
+    let engine = Engine::new();
+    engine.misbehave(Fault::Silent);
+    let store = open(&engine, "s3://bucket").with_watch(Arc::new(Impatient));
+    let start = Instant::now();
+    assert_eq!(store.put(&name("a"), b"x").unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(store.get(&name("a")).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(store.list("", &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]

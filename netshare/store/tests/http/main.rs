@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests say what is wrong by panicking")]
 
+mod cancel;
 mod listings;
 mod stub;
 
