@@ -18,6 +18,11 @@ pub(super) fn mount(
     server: SocketAddr,
     password: Option<&Password>,
 ) -> Result<OwnedFd, Trouble> {
+    // For a second the kernel remembers that a name was not there, which no setting of a mount changes: a lease or manifest
+    // that another machine put meanwhile would be missed. This switch is the module's; it costs others some lookups.
+    if let Err(error) = std::fs::write("/proc/fs/cifs/LookupCacheEnabled", "0") {
+        tracing::warn!("names that were not there may stay so for a second: {error}");
+    }
     let attempt =
         |share: &str, sealed| mount::mount(Kind::Smb, &settings(url, server, share, password, sealed));
     let is_known = url.user().is_some();
