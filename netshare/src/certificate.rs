@@ -1,14 +1,13 @@
 //! What the server proves itself by: a certificate of its own making that clients know by its fingerprint, or one that
 //! somebody else vouches for.
 
-use crate::private;
+use crate::private::{self, Private};
 use imager_units::{Context, Error, ErrorKind, Result};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,19 +27,18 @@ impl Identity {
     /// # Errors
     /// `Corrupt` when what was kept cannot be used; `NotFound`, `Denied`, `OutOfSpace`, `Io` from the system.
     pub fn self_signed(share: &Path) -> Result<Self> {
-        let folder = private::folder(share)?;
-        let _lock = private::lock(&folder)?;
-        let path = folder.join(FILE);
-        let say = || format!("reading the certificate in {}", path.display());
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let private = Private::of(share)?;
+        let _lock = private.lock()?;
+        let text = match private.read(FILE)? {
+            Some(text) => text,
+            None => {
                 let text = generate()?;
-                private::write(&path, text.as_bytes())?;
+                private.write(FILE, text.as_bytes())?;
                 text.into_bytes()
             }
-            read => read.context(say)?,
         };
-        Self::from_pem(&text, &text).context(say)
+        let path = share.join(private::FOLDER).join(FILE);
+        Self::from_pem(&text, &text).context(|| format!("reading the certificate in {}", path.display()))
     }
 
     /// From the files of a certificate (with those it needs, the server's own first) and its key, both PEM.

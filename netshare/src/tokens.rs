@@ -3,7 +3,8 @@
 //! The server keeps the file open that it read last and compares it with what is at the path: an open file's inode
 //! cannot be used again, so a replaced file is always noticed, whatever the clock's resolution.
 
-use crate::{Scope, check_repository, private, token};
+use crate::private::{self, Private};
+use crate::{Scope, check_repository, token};
 use imager_units::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -151,7 +152,7 @@ impl Tokens {
     fn current(&self) -> Result<Arc<Vec<Kept>>> {
         let path = self.share.join(private::FOLDER).join(FILE);
         let say = || format!("reading {}", path.display());
-        let at_path = match fs::metadata(&path) {
+        let at_path = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
             found => found.context(say)?,
         };
@@ -159,7 +160,7 @@ impl Tokens {
         if let Some(snapshot) = read.as_ref().filter(|snapshot| snapshot.stamp == stamp(&at_path)) {
             return Ok(Arc::clone(&snapshot.tokens));
         }
-        let mut file = File::open(&path).context(say)?;
+        let mut file = private::open(&path).context(say)?;
         let stamp = stamp(&file.metadata().context(say)?);
         let mut text = String::new();
         file.read_to_string(&mut text).context(say)?;
@@ -171,14 +172,14 @@ impl Tokens {
     }
 
     fn change(&self, edit: impl FnOnce(&mut Vec<Line>) -> Result<()>) -> Result<()> {
-        let folder = private::folder(&self.share)?;
-        let _lock = private::lock(&folder)?;
+        let private = Private::of(&self.share)?;
+        let _lock = private.lock()?;
         let mut lines: Vec<_> = self.current()?.iter().map(Line::from).collect();
         edit(&mut lines)?;
         let document = Document { version: VERSION, tokens: lines };
         let text = serde_json::to_string_pretty(&document)
             .map_err(|error| Error::with_source(ErrorKind::Io, "encoding the tokens", error))?;
-        private::write(&folder.join(FILE), text.as_bytes())
+        private.write(FILE, text.as_bytes())
     }
 }
 
