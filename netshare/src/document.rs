@@ -1,9 +1,10 @@
 //! What a machine's token puts under names that others believe: only what speaks of that machine.
 //!
 //! A lease names the manifest that ends it, a manifest says whose it is, an index belongs to a capture. A machine that
-//! could put any of them for another could make that one's capture fail, or stand in for it.
+//! could put any of them for another could make that one's capture fail, or stand in for it. A pack's name is the digest
+//! of its bytes, so that nobody can put others in the place of one that a prune moved away.
 
-use imager_image::{CaptureId, manifest, names};
+use imager_image::{CaptureId, PackId, manifest, names};
 use imager_units::{ErrorKind, Result};
 use netshare_store::{DirStore, ObjectName, Store};
 use serde::Deserialize;
@@ -76,18 +77,50 @@ fn manifest_header(head: &[u8]) -> Option<manifest::Header> {
     serde_json::from_slice(rest.get(..len)?).ok()
 }
 
-/// Whether an index would take the name of another machine's capture, which is under way.
+/// Whether a machine may put bytes of this digest under a name at all.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_name(name: &ObjectName, digest: blake3::Hash) -> Result<(), &'static str> {
+    match name.segments().next() {
+        Some(names::PACKS) if name.as_str() != names::pack(PackId(*digest.as_bytes())) => {
+            Err("a pack's name is the digest of its bytes")
+        }
+        Some(names::INDEX | names::LEASES | names::CAPTURES) if capture_in(name).is_none() => {
+            Err("the name is of no capture")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The capture that an index, a lease or a manifest is of, by its name.
+fn capture_in(name: &ObjectName) -> Option<CaptureId> {
+    let text = name.as_str();
+    let marker = [names::INDEX, names::LEASES].iter().find_map(|folder| names::capture_of(folder, text));
+    marker.or_else(|| names::manifest_parts(text).map(|(_, _, id)| id))
+}
+
+/// Whether a name speaks of another machine's capture: one that is under way, or one that is there. Two captures with one
+/// id could not be told apart by whoever restores, holds or removes one.
 ///
 /// # Errors
 /// `Denied`, `Io` from the disk.
-pub(crate) fn is_anothers_index(store: &DirStore, machine: &str, name: &ObjectName) -> Result<bool> {
-    let ["index", id] = name.segments().collect::<Vec<_>>()[..] else { return Ok(false) };
-    let Ok(id) = id.parse::<CaptureId>() else { return Ok(false) };
-    let lease = match store.get(&ObjectName::new(names::lease(id))?) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        lease => lease?,
-    };
-    Ok(serde_json::from_slice::<Lease>(&lease).is_ok_and(|lease| lease.machine != machine))
+pub(crate) fn is_anothers(store: &DirStore, machine: &str, name: &ObjectName) -> Result<bool> {
+    let Some(id) = capture_in(name) else { return Ok(false) };
+    match store.get(&ObjectName::new(names::lease(id))?) {
+        Ok(lease) => {
+            return Ok(serde_json::from_slice::<Lease>(&lease).is_ok_and(|lease| lease.machine != machine));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut is_anothers = false;
+    store.list(names::CAPTURES, &mut |entry| {
+        let whose = names::manifest_parts(entry.name.as_str());
+        is_anothers |= whose.is_some_and(|(whose, _, there)| there == id && whose != machine);
+        Ok(())
+    })?;
+    Ok(is_anothers)
 }
 
 #[cfg(test)]

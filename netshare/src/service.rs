@@ -195,10 +195,12 @@ async fn put(
 ) -> Result<Answer, Refusal> {
     let machine = grant.scope.machine().map(str::to_owned);
     if let Some(machine) = machine.clone() {
+        let digest = upload::digest(request.headers())?;
+        document::check_name(name, digest).map_err(Refusal::out_of_scope)?;
         let (store, name) = (Arc::clone(&store), name.clone());
-        let taken = move || document::is_anothers_index(&store, &machine, &name);
+        let taken = move || document::is_anothers(&store, &machine, &name);
         if server.disk.call(taken).await? {
-            return Err(Refusal::out_of_scope("the index is of another machine's capture"));
+            return Err(Refusal::out_of_scope("the name is of another machine's capture"));
         }
     }
     upload::receive(server, Place { store, name: name.clone(), machine }, request, record).await

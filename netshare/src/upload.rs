@@ -143,7 +143,11 @@ fn length(headers: &HeaderMap) -> Result<u64, Refusal> {
     }
 }
 
-fn digest(headers: &HeaderMap) -> Result<blake3::Hash, Refusal> {
+/// What the client says is the digest of the body.
+///
+/// # Errors
+/// The refusal, where it says nothing that could be one.
+pub(crate) fn digest(headers: &HeaderMap) -> Result<blake3::Hash, Refusal> {
     let mut values = headers.get_all(DIGEST_HEADER).iter();
     let only = values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes);
     let is_lower = |text: &[u8]| text.iter().all(|byte| !byte.is_ascii_uppercase());

@@ -1,6 +1,6 @@
 //! What clients in order get: objects, ranges, listings, repositories.
 
-use crate::share::{Ask, Share, noise};
+use crate::share::{Ask, Share, noise, pack_name};
 use std::collections::BTreeSet;
 
 #[test]
@@ -110,14 +110,11 @@ fn no_answer_loses_its_end() {
 #[test]
 fn no_client_changes_when_an_object_came() {
     let share = Share::start();
-    let token = share.token("machine:web");
-    let put = || {
-        share
-            .ask(&Ask::put("packs/00/1", &token, b"bytes").header("Date: Thu, 01 Jan 1970 00:00:00 GMT"))
-            .status
-    };
+    let (token, name) = (share.token("machine:web"), pack_name(b"bytes"));
+    let put =
+        || share.ask(&Ask::put(&name, &token, b"bytes").header("Date: Thu, 01 Jan 1970 00:00:00 GMT")).status;
     let came = || {
-        let path = share.folder.path().join("default/packs/00/1");
+        let path = share.folder.path().join("default").join(&name);
         std::fs::metadata(path).unwrap().modified().unwrap()
     };
     let before = std::time::SystemTime::now() - std::time::Duration::from_secs(2);

@@ -1,12 +1,14 @@
 //! Each scope tries everything, what it may and what it must not, by every method on every kind of name.
 
-use crate::share::{Ask, Client, Share, lease, manifest, manifest_name};
+use crate::share::{Ask, Client, Share, lease, manifest, manifest_name, pack_name};
 use netshare::Tokens;
 use std::fs;
 
 /// Ids of captures that are there: of `web` and of `db`.
 const WEB: u8 = 1;
 const DB: u8 = 2;
+/// One of `db` that is complete.
+const DONE: u8 = 6;
 
 fn id(byte: u8) -> String {
     hex::encode([byte; 16])
@@ -39,7 +41,8 @@ fn kinds() -> Vec<Kind> {
         Kind { there: "halfhour.json".into(), free: "other.json".into(), ..kind("", ["g", "g", "g"]) },
         Kind { there: "RESTORE.txt".into(), free: "README.txt".into(), ..kind("", ["g", "g", "g"]) },
         kind("keys/", ["gl", "gl", "gl"]),
-        kind("packs/70/", ["gp", "g", "g"]),
+        Kind { free: pack_name(b"document"), ..kind("packs/70/", ["gp", "g", "g"]) },
+        kind("packs/71/", ["g", "g", "g"]),
         kind("index/", ["gpl", "gl", "gl"]),
         Kind { free: format!("leases/{}", id(9)), ..kind("leases/", ["gpl", "gl", "gl"]) },
         kind("trash/", ["gl", "gl", "gl"]),
@@ -216,6 +219,15 @@ fn a_machine_cannot_take_the_names_of_another() {
     let (mine, long) = (manifest_name("web", 3), vec![b' '; 100_000]);
     let (lease_3, lease_5) = (lease_of(3), lease_of(5));
     let index = format!("index/{}", id(DB));
+    // A capture of `db` whose lease is over and gone: its id is still its own.
+    assert_eq!(
+        share.ask(&Ask::put(&manifest_name("db", DONE), &admin, &manifest("db", DONE, false))).status,
+        201
+    );
+    let (done_lease, done_index) = (lease_of(DONE), format!("index/{}", id(DONE)));
+    let (done_manifest, under_way) = (manifest_name("web", DONE), manifest_name("web", DB));
+    // What a prune moved away is not put again with other bytes.
+    let other_pack = pack_name(b"what was there");
     let before = share.content();
     let tries: Vec<(&str, Vec<u8>)> = vec![
         (&lease_3, lease("db", 3)),
@@ -229,6 +241,13 @@ fn a_machine_cannot_take_the_names_of_another() {
         (&mine, b"nothing".to_vec()),
         ("captures/web/notes", manifest("web", 3, false)),
         (&index, b"index".to_vec()),
+        ("index/notes", b"index".to_vec()),
+        ("packs/notes/x", b"pack".to_vec()),
+        (&other_pack, b"pack".to_vec()),
+        (&done_lease, lease("web", DONE)),
+        (&done_index, b"index".to_vec()),
+        (&done_manifest, manifest("web", DONE, false)),
+        (&under_way, manifest("web", DB, false)),
     ];
     for (name, body) in &tries {
         let reply = share.ask(&Ask::put(name, &web, body));

@@ -339,6 +339,12 @@ pub(crate) fn manifest_name(machine: &str, id: u8) -> String {
     format!("captures/{machine}/20261121T031500Z-{}", hex::encode([id; 16]))
 }
 
+/// The name of the pack with these bytes.
+pub(crate) fn pack_name(bytes: &[u8]) -> String {
+    let digest = blake3::hash(bytes).to_hex();
+    format!("packs/{}/{digest}", &digest[..2])
+}
+
 /// The beginning of a manifest, which is all that the server looks at.
 pub(crate) fn manifest(machine: &str, id: u8, revoked: bool) -> Vec<u8> {
     let header = serde_json::json!({
