@@ -21,6 +21,7 @@ mod paced;
 mod private;
 mod record;
 mod repositories;
+mod room;
 mod scope;
 mod scrape;
 mod server;

@@ -3,9 +3,9 @@
 use imager_units::{Context, Error, ErrorKind, Result};
 use netshare_store::DirStore;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -68,6 +68,16 @@ impl Repositories {
         Ok(store)
     }
 
+    /// Where a repository is, if it is there.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.share.join(name)
+    }
+
+    /// Whether a repository was opened.
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
     /// Makes a repository's folder, durably; whether it is new.
     ///
     /// # Errors
@@ -76,7 +86,8 @@ impl Repositories {
         self.check_mounted()?;
         let path = self.share.join(name);
         let say = || format!("making the repository {name}");
-        match fs::create_dir(&path) {
+        // What is in an image, nobody else on this machine could read on the disk that it is of.
+        match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(&path)? => Ok(false),
             made => {
                 made.and_then(|()| File::open(&self.share)?.sync_all()).context(say)?;
@@ -114,7 +125,10 @@ impl Repositories {
     }
 
     /// Checks that the share is still the one that was opened, and not the empty folder it was mounted on.
-    fn check_mounted(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Io` when it is not.
+    pub(crate) fn check_mounted(&self) -> Result<()> {
         let say = || format!("the share {} went away", self.share.display());
         let gone = match fs::metadata(&self.share) {
             Ok(metadata) if metadata.dev() == self.device => return Ok(()),
@@ -138,6 +152,7 @@ mod tests {
     use super::Repositories;
     use imager_units::ErrorKind;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_repository_is_made_once_and_found_while_it_is_there() {
@@ -146,6 +161,8 @@ mod tests {
         assert_eq!(repositories.open("a").unwrap_err().kind(), ErrorKind::NotFound);
         assert!(repositories.make("a").unwrap() && !repositories.make("a").unwrap());
         repositories.open("a").unwrap();
+        assert_eq!(fs::metadata(share.path().join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(repositories.is_known("a") && !repositories.is_known("b"));
         fs::remove_dir(share.path().join("a")).unwrap();
         assert_eq!(repositories.open("a").unwrap_err().kind(), ErrorKind::NotFound);
         std::os::unix::fs::symlink("/etc", share.path().join("b")).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, CountedBody, Payload, Refusal, bare, with_body};
 use crate::record::Record;
-use crate::scope::{Action, Verdict};
+use crate::scope::{Action, Scope, Verdict};
 use crate::server::Server;
 use crate::target::Target;
 use crate::tokens::Grant;
@@ -28,6 +28,12 @@ pub(crate) struct Ending {
     pub(crate) unread: AtomicBool,
     /// There was one at all.
     pub(crate) answered: AtomicBool,
+}
+
+/// Who asks.
+struct Holder {
+    grant: Arc<Grant>,
+    secret: String,
 }
 
 /// Answers a request, whatever it is.
@@ -74,14 +80,16 @@ async fn serve(server: &Server, request: Request<Incoming>, record: &mut Record)
             _ => Err(Refusal::unknown_method(target.methods())),
         };
     }
-    let grant = authenticate(server, request.headers()).await?;
-    record.by(&grant.name, grant.scope.machine());
+    let secret = bearer(request.headers())?;
+    let (grant, is_known) = authenticate(server, &secret, target.repository()).await?;
+    // Only what is there is counted by name: a client may make up names without end.
+    record.by(&grant.name, grant.scope.machine().filter(|_| is_known));
     let place = Arc::clone(&server.requests).try_acquire_owned().map_err(|_| Refusal::overloaded())?;
     let counted = server.per_token.enter(grant.name.clone());
     let counted =
         counted.ok_or_else(|| Refusal::too_many("too many requests with this token are under way"))?;
     record.holds(place, counted);
-    dispatch(server, &grant, &target, request, record).await
+    dispatch(server, &Holder { grant, secret }, &target, request, record).await
 }
 
 /// Refuses what HTTP leaves open to more than one reading, and what this protocol has no use for.
@@ -104,21 +112,41 @@ fn check_shape(request: &Request<Incoming>) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn authenticate(server: &Server, headers: &HeaderMap) -> Result<Arc<Grant>, Refusal> {
+/// The secret that a request shows.
+fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let only = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
     let secret = only.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Refusal::unknown_token)?;
-    let (tokens, secret) = (Arc::clone(&server.tokens), secret.to_owned());
-    server.disk.call(move || tokens.find(&secret)).await?.ok_or_else(Refusal::unknown_token)
+    Ok(secret.to_owned())
+}
+
+/// What a secret is for, and whether the repository was opened before.
+async fn authenticate(
+    server: &Server,
+    secret: &str,
+    repository: Option<&str>,
+) -> Result<(Arc<Grant>, bool), Refusal> {
+    let (tokens, repositories) = (Arc::clone(&server.tokens), Arc::clone(&server.repositories));
+    let (secret, repository) = (secret.to_owned(), repository.unwrap_or_default().to_owned());
+    let find = move || -> Result<_, Refusal> {
+        if let Some(grant) = tokens.find(&secret)? {
+            return Ok((grant, repositories.is_known(&repository)));
+        }
+        // Where the disk was unmounted there are no tokens: whoever has one should come back, not give up.
+        repositories.check_mounted()?;
+        Err(Refusal::unknown_token())
+    };
+    server.disk.call(find).await
 }
 
 async fn dispatch(
     server: &Server,
-    grant: &Grant,
+    holder: &Holder,
     target: &Target,
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Answer, Refusal> {
+    let grant = &*holder.grant;
     let action = action(target, request.method()).ok_or_else(|| Refusal::unknown_method(target.methods()))?;
     if !matches!(action, Action::Put(_)) && !request.body().is_end_stream() {
         return Err(Refusal::malformed("this request has no body"));
@@ -142,7 +170,7 @@ async fn dispatch(
     }
     match action {
         Action::Look | Action::Make => Ok(look(&repository, grant)),
-        Action::Put(name) => put(server, grant, store, name, request, record).await,
+        Action::Put(name) => put(server, holder, (store, repository), name, request, record).await,
         Action::Get(name) if request.method() == Method::HEAD => {
             download::tell(server, store, name.clone()).await
         }
@@ -187,8 +215,8 @@ async fn make(server: &Server, repository: String) -> Result<Answer, Refusal> {
 
 async fn put(
     server: &Server,
-    grant: &Grant,
-    store: Arc<DirStore>,
+    Holder { grant, secret }: &Holder,
+    (store, repository): (Arc<DirStore>, String),
     name: &ObjectName,
     request: Request<Incoming>,
     record: &mut Record,
@@ -203,5 +231,10 @@ async fn put(
             return Err(Refusal::out_of_scope("the name is of another machine's capture"));
         }
     }
-    upload::receive(server, Place { store, name: name.clone(), machine }, request, record).await
+    let (tokens, secret, name) = (Arc::clone(&server.tokens), secret.clone(), name.clone());
+    // What an admin needs to make room again is kept free for him.
+    let reserve = (grant.scope != Scope::Admin).then(|| server.repositories.folder(&repository));
+    let place =
+        Place { store, name, machine, reserve, valid: Box::new(move || Ok(tokens.find(&secret)?.is_some())) };
+    upload::receive(server, place, request, record).await
 }

@@ -4,25 +4,31 @@ use crate::answer::{Answer, Refusal, bare};
 use crate::document;
 use crate::limits::{CHUNK_BYTES, Limits, OBJECT_BYTES_MAX};
 use crate::record::Record;
+use crate::room;
 use crate::server::Server;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
+use imager_units::Result as StoreResult;
 use netshare_store::{DirStore, ObjectName, Put, Upload};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 const DIGEST_HEADER: &str = "halfhour-blake3";
 
 /// Where an object is to go, and for whom.
-#[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) store: Arc<DirStore>,
     pub(crate) name: ObjectName,
     /// Whose documents it may be, of a machine's token.
     pub(crate) machine: Option<String>,
+    /// Where room has to stay free, for all but an admin.
+    pub(crate) reserve: Option<PathBuf>,
+    /// Whether the token is still one: a body may take hours.
+    pub(crate) valid: Box<dyn Fn() -> StoreResult<bool> + Send>,
 }
 
 /// Takes the body of a request as the object at `place`.
@@ -81,6 +87,9 @@ impl Receiver {
                 self.head.extend_from_slice(&piece[..seen]);
             }
         }
+        if let Some(folder) = &self.place.reserve {
+            room::check(folder, pieces.iter().map(len_of).sum())?;
+        }
         if last {
             self.check()?;
         }
@@ -99,6 +108,9 @@ impl Receiver {
     fn check(&self) -> Result<(), Refusal> {
         if self.hasher.finalize() != self.digest {
             return Err(Refusal::other_bytes());
+        }
+        if !(self.place.valid)()? {
+            return Err(Refusal::unknown_token());
         }
         let Some(machine) = &self.place.machine else { return Ok(()) };
         document::check(machine, &self.place.name, &self.head, self.len).map_err(Refusal::out_of_scope)

@@ -10,4 +10,5 @@ mod protocol;
 mod scopes;
 mod share;
 mod slow;
+mod theft;
 mod threats;

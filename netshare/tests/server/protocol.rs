@@ -138,14 +138,14 @@ fn try_objects(seen: &mut Seen) {
 }
 
 /// A share on a file system with room for almost nothing, unmounted when dropped.
-struct Tiny(Option<Share>, std::path::PathBuf);
+pub(crate) struct Tiny(pub(crate) Option<Share>, std::path::PathBuf);
 
 impl Tiny {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=256k,nr_inodes=24", "none"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", size, "none"]).arg(&path);
         if mount.status().is_ok_and(|status| status.success()) {
             fs::create_dir(path.join("default")).unwrap();
             return Some(Self(Some(Share::at(folder, Limits::default())), path));
@@ -167,7 +167,7 @@ impl Drop for Tiny {
 
 /// What happens when the disk is full; whether it could be tried.
 fn try_a_full_disk(seen: &mut Seen) -> bool {
-    let Some(tiny) = Tiny::mount() else { return false };
+    let Some(tiny) = Tiny::mount("size=256k,nr_inodes=24") else { return false };
     let share = tiny.0.as_ref().unwrap();
     let admin = share.token("admin");
     let before = share.content();
