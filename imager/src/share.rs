@@ -4,7 +4,7 @@ use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
 use netshare_store::http::{Fingerprint, HttpStore, HttpsUrl, Refusal, Token};
 use netshare_store::mounted::{MountUrl, MountedStore, Password, Trouble};
 use netshare_store::s3::{S3Settings, S3Store, S3Url};
-use netshare_store::{DirStore, Entry, ObjectName, Put, Retry, Store, Throttle, Watch};
+use netshare_store::{DirStore, Entry, ObjectName, Put, Retry, Store, Throttle, Watch, retry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,13 +102,26 @@ impl Location {
     /// # Errors
     /// `NotFound`, `Denied`, `Lost`.
     pub fn open(&self, access: &Access) -> Result<Arc<dyn Store>> {
+        let manners = &access.manners;
         match self {
-            Self::Folder(path) => share(folder(path, access.missing), &access.manners),
-            Self::Https(url) => share(https(url, access), &access.manners),
-            Self::S3(url) => share(bucket(url, access), &access.manners),
-            Self::Mounted(url) => share(mounted(url, access), &access.manners),
+            Self::Folder(path) => {
+                let shown = path.display().to_string();
+                share(patiently(&shown, manners, || folder(path, access.missing)), manners)
+            }
+            Self::Https(url) => share(https(url, access), manners),
+            Self::S3(url) => share(bucket(url, access), manners),
+            Self::Mounted(url) => {
+                share(patiently(&url.to_string(), manners, || mounted(url, access)), manners)
+            }
         }
     }
+}
+
+/// A share that is away is waited for, also before it was ever there; one that refuses, or is not known, is not.
+fn patiently<T>(location: &str, manners: &Manners, open: impl Fn() -> Result<T>) -> Result<T> {
+    let is_away =
+        |error: &Error| matches!(Trouble::of(error), Some(Trouble::Port(..) | Trouble::Protocol(_)));
+    retry::open(location, manners.patience, Arc::clone(&manners.watch), is_away, open)
 }
 
 /// The scheme of a URL, and what stands behind its `//`. A path has none.
@@ -132,7 +145,7 @@ fn https(url: &HttpsUrl, access: &Access) -> Result<HttpStore> {
     let store = HttpStore::new(url.clone(), token, access.silence)?;
     let store = store.with_watch(Arc::clone(&access.manners.watch));
     if access.missing == Missing::Create {
-        store.create()?;
+        patiently(&url.to_string(), &access.manners, || store.create())?;
     }
     Ok(store)
 }
@@ -206,9 +219,41 @@ impl<S: Store> Store for Share<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::Location;
-    use imager_units::ErrorKind;
+    use super::{Location, Manners, patiently};
+    use imager_units::{Error, ErrorKind};
+    use netshare_store::Nobody;
+    use netshare_store::mounted::Trouble;
+    use std::cell::Cell;
     use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_file_server_that_is_away_is_waited_for_and_one_that_refuses_is_not() {
+        let opened = |troubles: &[Trouble], patience| {
+            let tries = Cell::new(0);
+            let manners = Manners { patience, limit: None, watch: Arc::new(Nobody) };
+            let result = patiently("smb://server/share", &manners, || {
+                let trouble = troubles.get(tries.get()).cloned();
+                tries.set(tries.get() + 1);
+                trouble.map_or(Ok(()), |it| Err(Error::with_source(it.kind(), "opening", it)))
+            });
+            (result.map_err(|error| (error.kind(), Trouble::of(&error).cloned())), tries.get())
+        };
+        let gone = || Trouble::Port("127.0.0.1:445".parse().unwrap(), "refused".to_owned());
+        let broken = Trouble::Protocol("it broke off".to_owned());
+        let (long, lost) = (Duration::from_secs(60), ErrorKind::Lost);
+        assert_eq!(opened(&[gone(), broken], long), (Ok(()), 3));
+        assert_eq!(opened(&[gone()], Duration::ZERO), (Err((lost, Some(gone()))), 1));
+        let (result, tries) = opened(&vec![gone(); 100], Duration::from_millis(100));
+        assert!(result == Err((lost, Some(gone()))) && tries > 1, "{result:?} {tries}");
+        for refusal in
+            [Trouble::Password, Trouble::NoShare, Trouble::Name("?".to_owned()), Trouble::Privilege]
+        {
+            let kind = refusal.kind();
+            assert_eq!(opened(&[refusal.clone()], long), (Err((kind, Some(refusal))), 1));
+        }
+    }
 
     #[test]
     fn paths_are_folders_and_unknown_schemes_are_refused() {

@@ -1,4 +1,5 @@
-//! A server that says nothing any more, and a person who loses patience with it: Ctrl-C acts at once.
+//! A server that says nothing any more, and a person who loses patience with it: Ctrl-C acts at once. And one that is
+//! not there yet when it is asked for the first time.
 
 use halfhour_tests::junk::Junk;
 use halfhour_tests::{Fault, Imager, MIB, Proxy, Scratch, ShareServer, judge, junk};
@@ -85,4 +86,31 @@ fn an_interruption_ends_a_request_to_a_bucket_whose_service_says_nothing() {
         .with("AWS_SECRET_ACCESS_KEY", "SECRET");
     let took = interrupted(&imager, &["verify"], || silent.accept().is_ok());
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_server_that_starts_later_is_waited_for_and_one_that_refuses_is_not() {
+    let scratch = Scratch::new();
+    let mut server = ShareServer::start(&scratch.path("share"));
+    let (url, token) = (server.url("default"), server.token("boss", "admin"));
+    let imager = Imager::new(scratch.path("state"), PathBuf::from(url)).with("IMAGER_TOKEN", &token);
+    let patient = imager.with("IMAGER_PATIENCE", "1m");
+    for command in [&["init"][..], &["list"], &["verify"]] {
+        server.kill();
+        imager.fails(5, command);
+        let mut running = patient.command(command);
+        let running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_secs(2));
+        server.restart();
+        let output = running.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let start = Instant::now();
+    let elsewhere = |url: &str| patient.with_repository(Path::new(url));
+    elsewhere(&server.url("another")).fails(10, &["list"]);
+    elsewhere(&scratch.name("nowhere")).fails(10, &["list"]);
+    patient.with("IMAGER_TOKEN", "nonsense").fails(12, &["init"]);
+    let other = format!("https://{}/default#{}", server.address(), "0".repeat(64));
+    elsewhere(&other).fails(4, &["init"]);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }

@@ -7,28 +7,17 @@
 //! The patience is counted, not read off the clock: what was slept as it was asked for, and what a failed call took up
 //! to a quarter of the whole. So a clock that jumps makes it neither endless nor zero, and there are four tries at least.
 
+mod persistence;
 mod seen;
 #[cfg(test)]
 mod tests;
 
 use crate::{Clock, Entry, ObjectName, Put, Store, SystemClock};
 use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
+use persistence::{Outage, Persistence};
 use seen::Seen;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// The longest wait before the second try; it doubles with each.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// The longest wait of all.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The shortest, so that chance cannot make the tries endless.
-const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-/// How often is looked whether to stop.
-const GLANCE: Duration = Duration::from_millis(200);
-/// How long a failure has to last before anybody is told, and how often he is told again.
-const SILENT: Duration = Duration::from_secs(2);
-const REPEAT: Duration = Duration::from_secs(60);
 
 /// Whoever waits for the share with us.
 pub trait Watch: std::fmt::Debug + Send + Sync {
@@ -59,13 +48,7 @@ impl Watch for Nobody {
 /// `S`, asked again within a patience.
 pub struct Retry<S> {
     inner: S,
-    patience: Duration,
-    watch: Arc<dyn Watch>,
-    clock: Arc<dyn Clock>,
-    /// The patience was used up, and there was no answer since: nobody waits a second time.
-    given_up: AtomicBool,
-    /// When somebody was last told.
-    told: Mutex<Option<Duration>>,
+    persistence: Persistence,
 }
 
 impl<S: Store> Retry<S> {
@@ -76,7 +59,7 @@ impl<S: Store> Retry<S> {
 
     /// The same by another clock.
     pub fn with_clock(inner: S, patience: Duration, watch: Arc<dyn Watch>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, patience, watch, clock, given_up: AtomicBool::new(false), told: Mutex::new(None) }
+        Self { inner, persistence: Persistence::new(patience, watch, clock) }
     }
 
     /// The share beneath.
@@ -85,95 +68,29 @@ impl<S: Store> Retry<S> {
     }
 
     fn call<T>(&self, call: impl Fn() -> Result<T>) -> Result<T> {
-        let mut outage = Outage::default();
-        loop {
-            let began = self.clock.now();
-            match call() {
-                Err(error) if error.kind() == ErrorKind::Io => self.wait(&mut outage, began, error)?,
-                answer => {
-                    self.answered();
-                    return answer;
-                }
-            }
-        }
-    }
-
-    /// Waits before the next try, unless there is to be none.
-    fn wait(&self, outage: &mut Outage, began: Duration, error: Error) -> Result<()> {
-        let took = self.clock.now().saturating_sub(began);
-        outage.spent = outage.spent.saturating_add(took.min(self.patience / 4));
-        let left = self.patience.saturating_sub(outage.spent);
-        if left.is_zero() || self.given_up.load(Ordering::SeqCst) {
-            self.given_up.store(true, Ordering::SeqCst);
-            return Err(self.lost(error));
-        }
-        tracing::debug!("{}: {error}, asked again", self.inner.location());
-        let pause = outage.pause(self.clock.random()).min(left);
-        outage.spent = outage.spent.saturating_add(pause);
-        // Before the wait that makes it long, not after.
-        self.tell(outage, &error, left);
-        self.sleep(pause)
-    }
-
-    fn lost(&self, error: Error) -> Error {
-        let location = self.inner.location();
-        let what = if self.patience.is_zero() {
-            format!("the share {location} failed")
-        } else {
-            format!("the share {location} did not answer for {}", spell(self.patience))
-        };
-        Error::with_source(ErrorKind::Lost, what, error)
-    }
-
-    fn sleep(&self, time: Duration) -> Result<()> {
-        let mut left = time;
-        while !left.is_zero() {
-            if self.watch.cancelled() {
-                return Err(Error::new(ErrorKind::Cancelled, "interrupted while the share did not answer"));
-            }
-            let nap = left.min(GLANCE);
-            self.clock.sleep(nap);
-            left -= nap;
-        }
-        Ok(())
-    }
-
-    fn tell(&self, outage: &Outage, error: &Error, left: Duration) {
-        let now = self.clock.now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = told.is_none_or(|told| told.abs_diff(now) >= REPEAT);
-        if outage.spent >= SILENT && due {
-            *told = Some(now);
-            drop(told);
-            self.watch.waiting(error, left);
-        }
-    }
-
-    fn answered(&self) {
-        self.given_up.store(false, Ordering::SeqCst);
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if told.is_some() {
-            self.watch.answered();
-        }
+        self.persistence.call(&|| self.inner.location(), &may_pass, call)
     }
 }
 
-/// The failures of one call so far.
-#[derive(Debug, Default)]
-struct Outage {
-    tries: u32,
-    spent: Duration,
+/// Whether a failure may pass.
+fn may_pass(error: &Error) -> bool {
+    error.kind() == ErrorKind::Io
 }
 
-impl Outage {
-    /// How long to wait now: any time up to a bound that doubles, so that many who lost the same share do not all come
-    /// back at once.
-    fn pause(&mut self, random: u64) -> Duration {
-        let most = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
-        self.tries = self.tries.saturating_add(1);
-        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(random % most.saturating_add(1)).max(SHORTEST_WAIT)
-    }
+/// Opens a share, again and again within a patience while that fails in a way that may pass (`Io`, or what `also`
+/// says); `location` is for messages.
+///
+/// # Errors
+/// `Lost` when the patience is over, `Cancelled`, and whatever does not pass.
+pub fn open<T>(
+    location: &str,
+    patience: Duration,
+    watch: Arc<dyn Watch>,
+    also: fn(&Error) -> bool,
+    open: impl Fn() -> Result<T>,
+) -> Result<T> {
+    let persistence = Persistence::new(patience, watch, Arc::new(SystemClock::new()));
+    persistence.call(&|| location.to_owned(), &|error| may_pass(error) || also(error), open)
 }
 
 /// A duration as people say it, in the largest unit that does not hide much: `10 min`, `45 s`.
@@ -211,7 +128,7 @@ impl<S: Store> Store for Retry<S> {
     fn list(&self, folder: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let (mut outage, mut seen) = (Outage::default(), Seen::default());
         loop {
-            let began = self.clock.now();
+            let began = self.persistence.now();
             let mut stopped = None;
             let before = seen.count();
             let result = self.inner.list(folder, &mut |entry| {
@@ -227,7 +144,7 @@ impl<S: Store> Store for Retry<S> {
                 (Some(error), _) => return Err(error),
                 (None, Err(error)) if error.kind() == ErrorKind::Io => {
                     if seen.count() > before {
-                        self.answered();
+                        self.persistence.answered();
                         outage = Outage::default();
                     }
                     if !seen.settle() {
@@ -237,10 +154,10 @@ impl<S: Store> Store for Retry<S> {
                         );
                         return Err(Error::with_source(ErrorKind::Lost, what, error));
                     }
-                    self.wait(&mut outage, began, error)?;
+                    self.persistence.wait(&|| self.location(), &mut outage, began, error)?;
                 }
                 (None, answer) => {
-                    self.answered();
+                    self.persistence.answered();
                     return answer;
                 }
             }

@@ -1,6 +1,7 @@
 //! Ten minutes of patience in no time.
 
-use super::{LONGEST_WAIT, Nobody, Retry, Watch, spell};
+use super::persistence::{GLANCE, LONGEST_WAIT, Outage, SHORTEST_WAIT};
+use super::{Nobody, Retry, Watch, spell};
 use crate::conformance::conformance;
 use crate::{
     Clock, Entry, FaultyStore, MemoryStore, ObjectName, Put, RecordingStore, Store, StoreFault, TestClock,
@@ -169,7 +170,7 @@ fn an_interruption_ends_the_waiting_within_a_second() {
         let inner = FaultyStore::new(MemoryStore::new(), [StoreFault::Gone { nth: 1, kind: ErrorKind::Io }]);
         let store = Retry::with_clock(inner, PATIENCE, watch, Arc::clone(&clock) as Arc<dyn Clock>);
         assert_eq!(store.get(&name("a")).unwrap_err().kind(), ErrorKind::Cancelled);
-        assert!(clock.slept() <= super::GLANCE * u32::try_from(after).unwrap());
+        assert!(clock.slept() <= GLANCE * u32::try_from(after).unwrap());
     }
 }
 
@@ -202,16 +203,16 @@ fn a_person_is_told_once_a_minute_and_when_it_is_over() {
 
 #[test]
 fn waits_grow_and_are_bounded() {
-    let mut outage = super::Outage::default();
+    let mut outage = Outage::default();
     for bound in [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
-        let mut same = super::Outage { tries: outage.tries, ..super::Outage::default() };
+        let mut same = Outage { tries: outage.tries, ..Outage::default() };
         assert!(
             same.pause(u64::MAX) <= Duration::from_millis(bound)
                 && outage.pause(bound).as_millis() == bound.into()
         );
     }
     (0..100).for_each(|_| assert!(outage.pause(u64::MAX) <= LONGEST_WAIT));
-    assert_eq!(outage.pause(0), super::SHORTEST_WAIT);
+    assert_eq!(outage.pause(0), SHORTEST_WAIT);
 }
 
 /// Lists in another order each time, as a share may.
