@@ -12,6 +12,9 @@ use serde::Deserialize;
 /// How much of a document has to be seen: the fixed part of a manifest and the longest header.
 pub(crate) const SEEN_BYTES: usize = 16 + (64 << 10);
 
+/// A machine takes no more captures than this; behind the last number there would be no place for the next one.
+const SEQUENCE_MAX: u64 = 1 << 40;
+
 #[derive(Deserialize)]
 struct Lease {
     manifest: String,
@@ -50,7 +53,7 @@ fn check_lease(machine: &str, id: &str, document: &[u8]) -> Result<(), &'static 
 }
 
 fn check_manifest(machine: &str, name: &str, head: &[u8]) -> Result<(), &'static str> {
-    let (_, _, id) = names::manifest_parts(name).ok_or("this is no name for a manifest")?;
+    let (_, time, id) = names::manifest_parts(name).ok_or("this is no name for a manifest")?;
     let header = manifest_header(head).ok_or("this is no manifest that this server knows")?;
     if header.machine != machine {
         return Err("the manifest is another machine's");
@@ -61,6 +64,12 @@ fn check_manifest(machine: &str, name: &str, head: &[u8]) -> Result<(), &'static
     if header.revoked {
         return Err("only an admin revokes a capture");
     }
+    if header.time.replace(['-', ':'], "") != time {
+        return Err("the manifest is not of the time in its name");
+    }
+    if header.sequence > SEQUENCE_MAX {
+        return Err("the manifest has no place that a capture could have");
+    }
     Ok(())
 }
 
@@ -68,9 +77,9 @@ fn check_manifest(machine: &str, name: &str, head: &[u8]) -> Result<(), &'static
 fn manifest_header(head: &[u8]) -> Option<manifest::Header> {
     let rest = head.strip_prefix(&manifest::MANIFEST_MAGIC)?;
     let (version, rest) = rest.split_first_chunk()?;
-    let (_flags, rest) = rest.split_first_chunk::<2>()?;
+    let (flags, rest) = rest.split_first_chunk::<2>()?;
     let (len, rest) = rest.split_first_chunk()?;
-    if u16::from_le_bytes(*version) != imager_image::FORMAT_VERSION {
+    if u16::from_le_bytes(*version) != imager_image::FORMAT_VERSION || *flags != [0; 2] {
         return None;
     }
     let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
@@ -168,6 +177,15 @@ mod tests {
         assert!(judge(&name, &manifest(&header("db", id))).is_err());
         assert!(judge(&name, &manifest(&header("web", other))).is_err());
         assert!(judge(&name, &manifest(&Header { revoked: true, ..header("web", id) })).is_err());
+        assert!(judge(&name, &manifest(&Header { sequence: u64::MAX, ..header("web", id) })).is_err());
+        assert!(
+            judge(&name, &manifest(&Header { time: "\u{1b}[2J".to_owned(), ..header("web", id) })).is_err()
+        );
+        let later = format!("captures/web/20261121T031501Z-{id}");
+        assert!(judge(&later, &manifest(&header("web", id))).is_err());
+        let mut flagged = manifest(&header("web", id));
+        flagged[10] = 1;
+        assert!(judge(&name, &flagged).is_err());
         assert!(judge("captures/web/notes", &manifest(&header("web", id))).is_err());
         assert!(judge(&name, b"{}").is_err());
         let revocation = Header { revoked: true, ..header("web", id) }.revocation().unwrap();

@@ -9,9 +9,17 @@ use std::str::FromStr;
 /// The address that is listened on unless told otherwise.
 pub(crate) const LISTEN: &str = "0.0.0.0:7443";
 
+const FIRST_STEPS: &str = "\
+First steps:
+  netshare serve /srv/share                                     prints the URL for imager's --repo
+  netshare token add admin --dir /srv/share --scope admin       for imager init and prune
+  netshare token add web-1 --dir /srv/share --scope machine:web-1   for imager capture --machine web-1
+  netshare token add rescue --dir /srv/share --scope restore    for imager restore
+Whoever uses a token puts it into IMAGER_TOKEN, or into a file that IMAGER_TOKEN_FILE names.";
+
 /// The HTTPS share server: repositories below one folder, behind tokens.
 #[derive(Debug, Parser)]
-#[command(name = "netshare", version, max_term_width = 100)]
+#[command(name = "netshare", version, max_term_width = 100, after_help = FIRST_STEPS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -68,7 +76,8 @@ pub(crate) struct Add {
     /// The folder that is served
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// machine:NAME (capture one machine), restore (read), restore:NAME,… (read these machines) or admin
+    /// machine:NAME (capture this machine and read its captures), restore (read), restore:NAME,… (read these machines)
+    /// or admin (everything: init, prune)
     #[arg(long)]
     pub(crate) scope: Scope,
     /// The repositories it is for [default: every one]

@@ -33,6 +33,9 @@ pub(crate) fn run(options: &args::Serve) -> Result<ExitCode, Failure> {
     let sockets = sockets(options)?;
     let address = sockets.share.first().map(TcpListener::local_addr).transpose();
     let address = address.context(|| "asking for the address".to_owned())?;
+    if let Some(any) = address.filter(|it| it.ip().is_unspecified()) {
+        tracing::info!("listening on {any}: in the URL, any name or address of this machine will do");
+    }
     let url =
         address.map(|it| format!("https://{}/{REPOSITORY}#{}\n", authority(it), identity.fingerprint()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);

@@ -3,7 +3,7 @@
 use super::args::{Add, Revoke, Token, Where};
 use super::failure::Failure;
 use crate::{Grant, Tokens};
-use imager_units::Error;
+use imager_units::{Error, ErrorKind};
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,8 +12,17 @@ pub(crate) fn run(command: &Token) -> Result<(), Failure> {
     match command {
         Token::Add(options) => add(options),
         Token::List(options) => list(options),
-        Token::Revoke(Revoke { name, dir }) => Ok(tokens(dir)?.revoke(name)?),
+        Token::Revoke(Revoke { name, dir }) => revoke(name, dir),
     }
+}
+
+fn revoke(name: &str, dir: &Path) -> Result<(), Failure> {
+    tokens(dir)?.revoke(name).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            Failure::new(error, "netshare token list shows the names; is it the right --dir?")
+        }
+        _ => error.into(),
+    })
 }
 
 fn tokens(dir: &Path) -> Result<Tokens, Failure> {
