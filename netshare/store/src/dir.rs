@@ -13,7 +13,7 @@ pub use upload::Upload;
 
 use crate::{Entry, ObjectName, Put, Store, name};
 use imager_units::{ByteLen, Context, Error, ErrorKind, Extent, Result};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -23,17 +23,20 @@ use std::sync::{Mutex, PoisonError};
 /// How often a put tries again when others create and delete the same name meanwhile.
 const TRIES: usize = 16;
 
+/// How many folders are remembered: more than a repository has.
+const MOST_SETTLED: usize = 4096;
+
 /// A folder as a share.
 #[derive(Debug)]
 pub struct DirStore {
     root: PathBuf,
     /// What messages call it.
     shown: String,
-    /// Held open so that an automounter does not take the share away between two calls.
-    _handle: File,
+    /// Held open so that an automounter does not take the share away between two calls, and to look there again.
+    handle: File,
     device: u64,
-    /// Folders that this process knows to be durable.
-    settled: Mutex<HashSet<PathBuf>>,
+    /// Folders that this process knows to be durable, and whether they may go again: it made them, and no object came.
+    settled: Mutex<HashMap<PathBuf, bool>>,
     links: Links,
     receipts: Receipts,
 }
@@ -84,7 +87,7 @@ impl DirStore {
         let handle = File::open(&root).context(say)?;
         let device = handle.metadata().context(say)?.dev();
         let (settled, links, receipts) = (Mutex::default(), Links::Tried, Receipts::Untold);
-        Ok(Self { root, shown, _handle: handle, device, settled, links, receipts })
+        Ok(Self { root, shown, handle, device, settled, links, receipts })
     }
 
     /// Where its files are.
@@ -115,7 +118,7 @@ impl DirStore {
     /// `NotFound`; `Io`, `Denied` from the share.
     pub fn file(&self, name: &ObjectName) -> Result<(File, ByteLen)> {
         let fail = |error| self.failed("reading", name, error);
-        let file = File::open(self.path(name)).map_err(fail)?;
+        let file = self.open_file(name).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if !metadata.is_file() {
             return Err(fail(io::ErrorKind::IsADirectory.into()));
@@ -125,6 +128,26 @@ impl DirStore {
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.as_str())
+    }
+
+    fn open_file(&self, name: &ObjectName) -> io::Result<File> {
+        match File::open(self.path(name)) {
+            Err(error) if is_absent(&error) && self.check_mounted().is_ok() => self.open_again(name, error),
+            found => found,
+        }
+    }
+
+    /// Looks a second time for what was not there. The share may have been away for just that moment, and then nothing
+    /// is known of the object; so the second look goes by the folder that was opened at the start, which no mount covers.
+    fn open_again(&self, name: &ObjectName, absent: io::Error) -> io::Result<File> {
+        let found =
+            rustix::fs::openat(&self.handle, name.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        match found.map_err(io::Error::from) {
+            Ok(file) => Ok(file.into()),
+            Err(error) if is_absent(&error) => Err(absent),
+            // That folder may be of a mount that is gone for good; then it tells nothing.
+            Err(_) => File::open(self.path(name)),
+        }
     }
 
     /// Checks that the share is still the one that was opened.
@@ -137,23 +160,33 @@ impl DirStore {
         Err(Error::with_source(ErrorKind::Io, format!("the share {} went away", self.shown), gone))
     }
 
-    /// Creates the folders above `name`, durably; the innermost, and which of them are new.
+    /// Creates the folders above `name`, durably; the innermost, and which of them are new: also those that another
+    /// upload made and may give up, so that the last one removes them.
     fn settle(&self, name: &ObjectName) -> Result<(PathBuf, Made)> {
         let mut folder = self.root.clone();
         let mut made = Made::default();
         for segment in name.segments().rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
             folder.push(segment);
-            if !self.lock().contains(&folder) {
-                if create_folder(&folder)? {
-                    made.0.push(folder.clone());
-                }
-                self.lock().insert(folder.clone());
+            let known = self.lock().get(&folder).copied();
+            let is_new = match known {
+                Some(false) => false,
+                given_up => create_folder(&folder)? || given_up.is_some(),
+            };
+            let mut settled = self.lock();
+            // Whoever may choose names could choose them without end.
+            if settled.len() >= MOST_SETTLED {
+                settled.clear();
+            }
+            settled.insert(folder.clone(), is_new);
+            drop(settled);
+            if is_new {
+                made.0.push(folder.clone());
             }
         }
         Ok((folder, made))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, bool>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,7 +249,10 @@ impl Store for DirStore {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>> {
-        fs::read(self.path(name)).map_err(|error| self.failed("reading", name, error))
+        let fail = |error| self.failed("reading", name, error);
+        let mut bytes = Vec::new();
+        self.open_file(name).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(fail)?;
+        Ok(bytes)
     }
 
     fn get_range(&self, name: &ObjectName, part: Extent) -> Result<Vec<u8>> {
@@ -234,7 +270,12 @@ impl Store for DirStore {
     }
 
     fn len(&self, name: &ObjectName) -> Result<Option<ByteLen>> {
-        match fs::metadata(self.path(name)) {
+        let again = |absent| self.open_again(name, absent)?.metadata();
+        let found = match fs::metadata(self.path(name)) {
+            Err(error) if is_absent(&error) && self.check_mounted().is_ok() => again(error),
+            found => found,
+        };
+        match found {
             Ok(metadata) => Ok(metadata.is_file().then(|| ByteLen::new(metadata.len()))),
             Err(error) if is_absent(&error) => self.check_mounted().map(|()| None),
             Err(error) => Err(self.failed("looking at", name, error)),

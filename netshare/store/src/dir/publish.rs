@@ -2,7 +2,8 @@
 //!
 //! The bytes are written to a temporary file in the same folder and synced, the file is linked to its name (which fails
 //! if the name is taken, and is atomic for every reader), and the folder is synced. Where there are no hard links
-//! (SMB, FAT) nothing is both atomic and exclusive. There what is named by its content is renamed into place,
+//! (SMB, FAT) nothing that every file system has is both atomic and exclusive. There what is named by its content is renamed
+//! into place, without replacing anything where that can be asked for (`RENAME_NOREPLACE`),
 //! and everything else is written under its own name, opened exclusively: a reader may meet a part of it, which does
 //! not verify, but no two writers can both believe they won.
 
@@ -10,6 +11,8 @@ use super::{DirStore, Made, is_absent};
 use crate::ObjectName;
 use crate::name::{LEVELS_MAX, is_segment};
 use imager_units::{Context, ErrorKind, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Seek, Write};
@@ -39,7 +42,7 @@ impl DirStore {
         let create = |(folder, made): (PathBuf, Made)| Temporary::create(&folder, made).context(say);
         match self.settle(name).and_then(create) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.lock().clear();
+                self.lock().retain(|_, is_new| *is_new);
                 Ok(None)
             }
             created => created.map(Some),
@@ -52,7 +55,7 @@ impl DirStore {
         let published = match self.link(&temporary.path, &path) {
             Err(error) if has_no_links(&error) => {
                 if name.segments().next().is_some_and(|first| NAMED_BY_CONTENT.contains(&first)) {
-                    fs::rename(&temporary.path, &path)
+                    rename(&temporary.path, &path)
                 } else {
                     copy_exclusively(&mut temporary.file, &path)
                 }
@@ -63,7 +66,9 @@ impl DirStore {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             published => published.context(|| format!("storing {name} in {}", self.shown))?,
         }
-        temporary.made.0.clear();
+        for folder in temporary.made.0.drain(..) {
+            self.lock().entry(folder).and_modify(|is_new| *is_new = false);
+        }
         path.parent().map_or(Ok(()), sync_folder)?;
         Ok(true)
     }
@@ -132,6 +137,17 @@ fn sweep(folder: &Path, levels: usize, before: SystemTime) -> io::Result<u64> {
         }
     }
     Ok(swept)
+}
+
+/// Renames to a name that is free. Where the file system cannot be asked for that, the rename takes the place of whatever
+/// came under the name meanwhile. What is lost then: of two who store different bytes under one name both are told
+/// that they did. Objects named by their content are told apart from others by every reader, so the worst is that one
+/// pack or index is missing, which shows as damage and not as wrong data.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn copy_exclusively(from: &mut File, path: &Path) -> io::Result<()> {

@@ -253,6 +253,12 @@ fn an_upload_that_is_given_up_leaves_nothing_not_even_folders() {
     drop(first);
     assert_eq!(second.finish().unwrap(), Put::Created);
     assert_eq!(listed(&share), ["packs/00/2"]);
+    // Of several that are given up the last one takes the folders along.
+    let (first, second) =
+        (upload(&share.store, "index/00/1", &[b"1"]), upload(&share.store, "index/00/2", &[b"2"]));
+    drop(first);
+    drop(second);
+    assert!(!share.root().join("index").exists());
     drop(upload(&share.store, "trash/1", &[b"cut off"]));
     assert_eq!(share.put(&name("trash/1"), b"x").unwrap(), Put::Created);
 }
@@ -301,4 +307,40 @@ fn what_dead_processes_left_is_swept_once_it_is_old() {
     assert_eq!(share.store.sweep(Duration::ZERO).unwrap(), 3);
     assert!(!left.iter().any(|path| path.exists()) && share.root().join("packs/00/.tmporary notes").exists());
     assert_eq!(listed(&share), ["packs/00/1"]);
+}
+
+#[test]
+fn what_a_share_that_flickers_seems_to_lack_is_looked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("share");
+    let store = DirStore::create(&root).unwrap();
+    let (here, gone) = (ObjectName::new("packs/aa/x").unwrap(), ObjectName::new("packs/aa/y").unwrap());
+    store.put(&here, b"12345").unwrap();
+    // As if it went away before the first look and came back for the second.
+    fs::rename(&root, dir.path().join("away")).unwrap();
+    fs::create_dir(&root).unwrap();
+    assert_eq!(store.get(&here).unwrap(), b"12345");
+    assert_eq!(store.len(&here).unwrap(), Some(ByteLen::new(5)));
+    assert_eq!(store.file(&here).unwrap().1, ByteLen::new(5));
+    assert_eq!(store.get(&gone).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(store.len(&gone).unwrap(), None);
+}
+
+#[test]
+fn without_hard_links_of_two_at_one_name_only_one_is_told_that_it_won() {
+    for name in ["packs/aa/x", "index/x", "leases/x"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore { links: Links::Refused, ..DirStore::open(dir.path()).unwrap() };
+        let name = ObjectName::new(name).unwrap();
+        let begin = |bytes: &[u8]| {
+            let mut upload = Upload::begin(&store, name.clone()).unwrap();
+            upload.write(bytes).unwrap();
+            upload
+        };
+        let (first, second, same) = (begin(b"first"), begin(b"other"), begin(b"first"));
+        assert_eq!(first.finish().unwrap(), Put::Created);
+        assert_eq!(second.finish().unwrap_err().kind(), ErrorKind::Exists);
+        assert_eq!(same.finish().unwrap(), Put::Present);
+        assert_eq!(store.get(&name).unwrap(), b"first");
+    }
 }
