@@ -11,11 +11,15 @@ pub(crate) const LISTEN: &str = "0.0.0.0:7443";
 
 const FIRST_STEPS: &str = "\
 First steps:
-  netshare serve /srv/share                                     prints the URL for imager's --repo
-  netshare token add admin --dir /srv/share --scope admin       for imager init and prune
-  netshare token add web-1 --dir /srv/share --scope machine:web-1   for imager capture --machine web-1
-  netshare token add rescue --dir /srv/share --scope restore    for imager restore
-Whoever uses a token puts it into IMAGER_TOKEN, or into a file that IMAGER_TOKEN_FILE names.";
+  netshare serve /srv/share
+      prints the URL for imager's --repo
+  netshare token add boss --dir /srv/share --scope admin
+      for imager init, hold and prune
+  netshare token add web-1 --dir /srv/share --scope machine:web-1
+      for imager capture --machine web-1
+  netshare token add rescue --dir /srv/share --scope restore
+      for imager restore and verify
+Whoever uses a token sets IMAGER_TOKEN to it, or IMAGER_TOKEN_FILE to a file.";
 
 /// The HTTPS share server: repositories below one folder, behind tokens.
 #[derive(Debug, Parser)]
