@@ -13,6 +13,7 @@ pub use upload::Upload;
 
 use crate::{Entry, ObjectName, Put, Store, name};
 use imager_units::{ByteLen, Context, Error, ErrorKind, Extent, Result};
+use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
