@@ -28,14 +28,10 @@ impl Identity {
     /// `Corrupt` when what was kept cannot be used; `NotFound`, `Denied`, `OutOfSpace`, `Io` from the system.
     pub fn self_signed(share: &Path) -> Result<Self> {
         let private = Private::of(share)?;
-        let _lock = private.lock()?;
         let text = match private.read(FILE)? {
+            // Nothing is locked for reading: a share may be served from a snapshot that cannot be written.
             Some(text) => text,
-            None => {
-                let text = generate()?;
-                private.write(FILE, text.as_bytes())?;
-                text.into_bytes()
-            }
+            None => make(&private)?,
         };
         let path = share.join(private::FOLDER).join(FILE);
         Self::from_pem(&text, &text).context(|| format!("reading the certificate in {}", path.display()))
@@ -88,6 +84,17 @@ impl Identity {
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     let suite = ring::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
     hex::encode(suite.common.hash_provider.hash(certificate.as_ref()).as_ref())
+}
+
+/// Makes the share's certificate, unless another process was faster.
+fn make(private: &Private) -> Result<Vec<u8>> {
+    let _lock = private.lock()?;
+    if let Some(text) = private.read(FILE)? {
+        return Ok(text);
+    }
+    let text = generate()?.into_bytes();
+    private.write(FILE, &text)?;
+    Ok(text)
 }
 
 /// A new certificate for the names of this machine, and its key.

@@ -62,6 +62,7 @@ fn ask<'a>(method: &'a str, path: &str, token: &'a str) -> Ask<'a> {
 
 fn note(seen: &mut Seen, share: &Share, route: &'static str, ask: &Ask<'_>) -> u16 {
     let reply = share.ask(ask);
+    assert_eq!(reply.headers.get("halfhour-share").map(String::as_str), Some("1"), "{route}");
     if reply.status >= 400 && ask.method != "HEAD" {
         assert!(reply.json()["error"]["message"].is_string(), "{route} {}", reply.status);
     }
@@ -138,7 +139,7 @@ fn try_objects(seen: &mut Seen) {
 }
 
 /// A share on a file system with room for almost nothing, unmounted when dropped.
-pub(crate) struct Tiny(pub(crate) Option<Share>, std::path::PathBuf);
+pub(crate) struct Tiny(pub(crate) Option<Share>, pub(crate) std::path::PathBuf);
 
 impl Tiny {
     pub(crate) fn mount(size: &str) -> Option<Self> {

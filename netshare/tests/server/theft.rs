@@ -88,3 +88,19 @@ fn a_machine_leaves_the_room_that_an_admin_needs() {
     Tokens::of(share.folder.path()).revoke("t0").unwrap();
     assert_eq!(share.ask(&Ask::put("reports/web/x", &machine, &report)).status, 401);
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_served_for_reading() {
+    let Some(tiny) = Tiny::mount("size=1m") else { return };
+    let share = tiny.0.as_ref().unwrap();
+    let admin = share.token("admin");
+    assert_eq!(share.ask(&Ask::put("keys/1", &admin, b"key")).status, 201);
+    let first = netshare::Identity::self_signed(share.folder.path()).unwrap();
+    let mount = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&tiny.1).status().unwrap();
+    assert!(mount.success());
+    let again = netshare::Identity::self_signed(share.folder.path()).unwrap();
+    assert_eq!(first.fingerprint(), again.fingerprint());
+    assert_eq!(share.ask(&Ask::get("keys/1", &admin)).body, b"key");
+    let put = share.ask(&Ask::put("keys/2", &admin, b"key"));
+    assert_eq!((put.status, put.kind().as_str()), (500, "io"));
+}
