@@ -79,9 +79,13 @@ fn objects(repository: &Repository, folder: &str) -> Result<Vec<String>> {
 /// # Errors
 /// As [`Manifest::decode`]; `Corrupt` also when it does not belong under its name.
 pub fn read(repository: &Repository, name: &str) -> Result<Manifest> {
-    let bytes = repository.store().get(&object(name)?)?;
+    decode(repository, name, &repository.store().get(&object(name)?)?)
+}
+
+/// The manifest that `bytes` under `name` are.
+fn decode(repository: &Repository, name: &str, bytes: &[u8]) -> Result<Manifest> {
     let mut codec = repository.codec(Compression::Small)?;
-    let manifest = Manifest::decode(&bytes, &mut codec).context(|| format!("manifest {name}"))?;
+    let manifest = Manifest::decode(bytes, &mut codec).context(|| format!("manifest {name}"))?;
     let belongs = names::manifest_parts(name).is_some_and(|(machine, time, id)| {
         machine == manifest.header.machine
             && id == manifest.header.id
@@ -127,12 +131,13 @@ fn newest(
     machine: &str,
     not_after: Option<&str>,
 ) -> Result<(Manifest, Vec<String>)> {
-    let (headers, mut warnings) = headers(repository, machine)?;
-    let mut inconsistent = Vec::new();
     // RFC 3339 in UTC sorts as text.
-    let in_time = |header: &&Header| not_after.is_none_or(|time| header.time.as_str() <= time);
-    for header in headers.iter().rev().filter(in_time) {
-        match read(repository, &name_of(header)) {
+    let in_time = |header: &Header| not_after.is_none_or(|time| header.time.as_str() <= time);
+    let mut history = history(repository, machine, &in_time)?;
+    let mut warnings = std::mem::take(&mut history.damaged);
+    let mut inconsistent = Vec::new();
+    for header in history.headers.iter().rev().filter(|header| in_time(header)) {
+        match history.read(repository, header) {
             Ok(manifest) if manifest.consistency != Consistency::Inconsistent => {
                 return Ok((manifest, warnings));
             }
@@ -162,11 +167,11 @@ fn newest(
 /// `Lost`, `Denied` from the share.
 pub fn newest_readable(
     repository: &Repository,
-    headers: &[Header],
+    history: &History,
     wanted: impl Fn(&Header) -> bool,
 ) -> Result<Option<Manifest>> {
-    for header in headers.iter().rev().filter(|header| wanted(header)) {
-        match read(repository, &name_of(header)) {
+    for header in history.headers.iter().rev().filter(|header| wanted(header)) {
+        match history.read(repository, header) {
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error)
                 if matches!(
@@ -187,16 +192,46 @@ pub fn name_of(header: &Header) -> String {
     names::manifest(&header.machine, &clock::compact(&header.time), header.id)
 }
 
-/// The clear headers of a machine's captures by sequence, without needing to open them, and what is damaged.
+/// What a machine's folder tells without opening the manifests in it.
+pub struct History {
+    /// The clear headers of its captures by sequence.
+    pub headers: Vec<Header>,
+    /// What is damaged, each beginning with the object's name.
+    pub damaged: Vec<String>,
+    /// The newest manifest that was wanted, by its name: it is what is asked for next, and need not be fetched again.
+    kept: Option<(String, Vec<u8>)>,
+}
+
+impl History {
+    fn read(&self, repository: &Repository, header: &Header) -> Result<Manifest> {
+        let name = name_of(header);
+        match &self.kept {
+            Some((kept, bytes)) if *kept == name => decode(repository, &name, bytes),
+            _ => read(repository, &name),
+        }
+    }
+}
+
+/// The history of a machine. Of the manifests that are `wanted` the newest is kept.
 ///
 /// # Errors
 /// `Lost`, `Denied` from the share.
-pub fn headers(repository: &Repository, machine: &str) -> Result<(Vec<Header>, Vec<String>)> {
-    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+pub fn history(repository: &Repository, machine: &str, wanted: &dyn Fn(&Header) -> bool) -> Result<History> {
+    // Names break a tie, so everybody agrees which is the newest.
+    let order = |a: &Header, b: &Header| (a.sequence, &a.time, a.id).cmp(&(b.sequence, &b.time, b.id));
+    let (mut headers, mut damaged) = (Vec::new(), Vec::new());
+    let mut newest: Option<(Header, Vec<u8>)> = None;
     for name in objects(repository, &format!("{}/{machine}", names::CAPTURES))? {
-        match repository.store().get(&object(name.as_str())?).and_then(|bytes| Header::decode(&bytes)) {
-            Ok(header) if header.revoked => {}
-            Ok(header) => found.push(header),
+        let bytes = repository.store().get(&object(name.as_str())?);
+        match bytes.and_then(|bytes| Ok((Header::decode(&bytes)?, bytes))) {
+            Ok((header, _)) if header.revoked => {}
+            Ok((header, bytes)) => {
+                let is_newer = newest.as_ref().is_none_or(|(newest, _)| order(newest, &header).is_lt());
+                if is_newer && wanted(&header) && name == name_of(&header) {
+                    newest = Some((header.clone(), bytes));
+                }
+                headers.push(header);
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 damaged.push(format!("{name} cannot be used: {error}"));
             }
@@ -204,9 +239,8 @@ pub fn headers(repository: &Repository, machine: &str) -> Result<(Vec<Header>, V
             Err(error) => return Err(error),
         }
     }
-    // Names break a tie, so everybody agrees which is the newest.
-    found.sort_by(|a, b| (a.sequence, &a.time, a.id).cmp(&(b.sequence, &b.time, b.id)));
-    Ok((found, damaged))
+    headers.sort_by(order);
+    Ok(History { headers, damaged, kept: newest.map(|(header, bytes)| (name_of(&header), bytes)) })
 }
 
 /// The capture with this id, when its machine is known.

@@ -83,9 +83,14 @@ impl Repository {
     /// # Errors
     /// `NotFound` when there is none; `Unsupported` when it needs a newer version; `Corrupt`.
     pub fn find(store: Arc<dyn Store>) -> Result<Found> {
-        let bytes = store
-            .get(&object(names::DESCRIPTION)?)
-            .context(|| format!("there is no repository at {}", store.location()))?;
+        let bytes = store.get(&object(names::DESCRIPTION)?).map_err(|error| {
+            // Whoever is refused or cannot reach it does not know whether there is one.
+            let what = match error.kind() {
+                ErrorKind::NotFound => "there is no repository at",
+                _ => "opening the repository at",
+            };
+            error.within(format!("{what} {}", store.location()))
+        })?;
         let description = Description::decode(&bytes)?;
         if description.encryption()? != Encryption::None {
             return Ok(Found::Locked(Locked { store, description }));

@@ -251,7 +251,7 @@ mod tests {
             [Trouble::Password, Trouble::NoShare, Trouble::Name("?".to_owned()), Trouble::Privilege]
         {
             let kind = refusal.kind();
-            assert_eq!(opened(&[refusal.clone()], long), (Err((kind, Some(refusal))), 1));
+            assert_eq!(opened(std::slice::from_ref(&refusal), long), (Err((kind, Some(refusal.clone()))), 1));
         }
     }
 

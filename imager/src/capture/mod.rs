@@ -124,14 +124,15 @@ fn write_packs(
 /// Draws the id, decides the place in the machine's history, and puts the lease.
 fn begin(repository: &Repository, options: &Options) -> Result<Draft> {
     names::check_machine(&options.machine)?;
-    let (headers, damaged) = captures::headers(repository, &options.machine)?;
+    let differential = options.kind == Some(Kind::Differential);
+    let wanted = |header: &Header| !differential || header.kind == Kind::Full;
+    let history = captures::history(repository, &options.machine, &wanted)?;
+    let (headers, damaged) = (&history.headers, &history.damaged);
     // A damaged manifest that is newer has taken a number that nobody can read; it is not taken twice. Names sort by time.
     let newest = headers.last().map(captures::name_of).unwrap_or_default();
     let lost = damaged.iter().filter(|damaged| **damaged > newest).count() as u64;
     let taken = headers.last().map_or(0, |newest| newest.sequence).saturating_add(lost);
-    let differential = options.kind == Some(Kind::Differential);
-    let wanted = |header: &Header| !differential || header.kind == Kind::Full;
-    let parent = captures::newest_readable(repository, &headers, wanted)?;
+    let parent = captures::newest_readable(repository, &history, wanted)?;
     check_binding(options, parent.as_ref())?;
     let kind = match options.kind {
         Some(kind) if parent.is_some() => kind,

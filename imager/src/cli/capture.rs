@@ -129,8 +129,8 @@ fn hardware_uuid() -> Option<String> {
 
 /// The machine's newest readable capture, by which its disks keep their numbers.
 fn newest(repository: &Repository, machine: &str) -> Result<Option<Manifest>, Error> {
-    let (headers, _) = captures::headers(repository, machine)?;
-    captures::newest_readable(repository, &headers, |_| true)
+    let history = captures::history(repository, machine, &|_| true)?;
+    captures::newest_readable(repository, &history, |_| true)
 }
 
 /// The capture as other tools rely on it.

@@ -10,6 +10,9 @@ use std::process::Command;
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// The variables that hold our secrets themselves. Those of a bucket stay: a command may fetch a secret with them.
+const SECRETS: [&str; 3] = ["IMAGER_PASSWORD", "IMAGER_SHARE_PASSWORD", "IMAGER_TOKEN"];
+
 /// The passphrase, from where it is configured; asked for on a terminal otherwise.
 ///
 /// # Errors
@@ -102,7 +105,12 @@ fn from_environment(name: &str) -> Result<Option<Vec<u8>>> {
     }
     let name = format!("{name}_COMMAND");
     let Some(command) = std::env::var_os(&name) else { return Ok(None) };
-    let output = Command::new("/bin/sh")
+    let mut shell = Command::new("/bin/sh");
+    // It is to tell one secret, not to know the others.
+    for secret in SECRETS {
+        shell.env_remove(secret);
+    }
+    let output = shell
         .arg("-c")
         .arg(&command)
         .stdin(std::process::Stdio::inherit())
