@@ -117,6 +117,16 @@ impl Location {
     }
 }
 
+/// The machine that a server's token is for, where it is for one only.
+///
+/// # Errors
+/// `Denied`, `NotFound`, `Lost` from the server.
+pub fn machine(location: &Location, access: &Access) -> Result<Option<String>> {
+    let Location::Https(url) = location else { return Ok(None) };
+    let store = https(url, access)?;
+    patiently(&url.to_string(), &access.manners, || store.machine())
+}
+
 /// A share that is away is waited for, also before it was ever there; one that refuses, or is not known, is not.
 fn patiently<T>(location: &str, manners: &Manners, open: impl Fn() -> Result<T>) -> Result<T> {
     let is_away =

@@ -92,7 +92,10 @@ fn two_machines_and_a_restore_by_the_command_line() {
         reader.ok(&["verify", "alpha", "--read-data"]);
     }
     restorer.ok(&["verify"]);
-    alpha.fails(1, &["list"]);
+    let own = alpha.json(&["list"]);
+    assert_eq!(own["captures"].as_array().map(Vec::len), Some(2), "a machine's token sees that machine");
+    assert_eq!(own, alpha.json(&["list", "alpha"]));
+    alpha.fails(1, &["list", "beta"]);
     alpha.fails(1, &["show", "beta"]);
 
     // The repository is the same as on the server's own disk.

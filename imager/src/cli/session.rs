@@ -6,7 +6,7 @@ use super::progress::Waiting;
 use super::{pins, secret};
 use imager::captures::{self, Selector};
 use imager::repository::{Found, Locked, Repository};
-use imager::share::{Access, Location, Manners, Missing};
+use imager::share::{self, Access, Location, Manners, Missing};
 use imager_disk::System;
 use imager_image::manifest::Manifest;
 use imager_units::{Error, ErrorKind, SectorSize};
@@ -51,6 +51,16 @@ pub(crate) fn open(
     missing: Missing,
 ) -> Result<Arc<dyn Store>, Failure> {
     pins::check_server(location)?;
+    location.open(&access(global, location, missing)?).map_err(Failure::no_repository)
+}
+
+/// The machine that the token for the repository's server is for, where it is for one only.
+pub(crate) fn own_machine(global: &Global) -> Result<Option<String>, Failure> {
+    let location = location(global)?;
+    Ok(share::machine(&location, &access(global, &location, Missing::Fail)?)?)
+}
+
+fn access(global: &Global, location: &Location, missing: Missing) -> Result<Access, Failure> {
     let (token, silence) = match location {
         Location::Folder(_) | Location::Mounted(_) => (None, SILENCE),
         Location::Https(_) => (secret::token()?, silence()?),
@@ -62,7 +72,7 @@ pub(crate) fn open(
     };
     let watch = Arc::new(Waiting::new(global));
     let manners = Manners { patience: global.patience, limit: global.limit, watch };
-    location.open(&Access { missing, token, password, silence, manners }).map_err(Failure::no_repository)
+    Ok(Access { missing, token, password, silence, manners })
 }
 
 /// How long a server may say nothing.

@@ -92,6 +92,26 @@ impl HttpStore {
         }
     }
 
+    /// The machine that the token is for; `None` when it is for more than one.
+    ///
+    /// # Errors
+    /// `NotFound` without such a repository; `Denied`, `Io` from the server.
+    pub fn machine(&self) -> Result<Option<String>> {
+        #[derive(serde::Deserialize)]
+        struct Scope {
+            machine: Option<String>,
+        }
+        let what = || format!("asking {} what the token is for", self.url);
+        let answer = self.ask(self.request(Method::GET, ""), &[], &what)?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(what(), answer)?);
+        }
+        let body = self.rt.wait(receive::beginning(answer, self.silence))?;
+        let scope = serde_json::from_slice::<Scope>(&body)
+            .map_err(|error| failure::strange(what(), format!("no answer to that: {error}")))?;
+        Ok(scope.machine)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.secret()));
