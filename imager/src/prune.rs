@@ -45,6 +45,9 @@
 //!   manifest's name: of the two, whoever comes second loses, so a wrong guess costs that capture and no data. The
 //!   revocation stays for ever (some hundred bytes): a manifest that comes late must find it. Leases are broken before
 //!   anything is looked at, so that a capture which was just in time is marked.
+//! - *Holds*: before a prune removes a manifest it puts a document at the name of the capture's hold, which it takes away
+//!   afterwards. Of it and a person who holds the capture whoever comes second finds the name taken and gives way; so a
+//!   hold that was confirmed holds.
 //! - *Readers* (restore, verify, nbd, export, a token that may only read) put no lease: a share may not let them. What a
 //!   kept capture needs is always readable, before, during and after a move. Packs of a removed capture are deleted
 //!   by the next prune at the earliest, so a reader of it has at least until then; to be sure, hold it first. `verify` leaves out
@@ -136,14 +139,27 @@ pub fn run(repository: &Repository, options: &Options, plan: Plan, monitor: &dyn
 /// Keeps a capture from being pruned, until it is released.
 ///
 /// # Errors
-/// `NotFound` when a prune took the capture away before it was held; `Io`, `Denied` from the share.
+/// `NotFound` when a prune took the capture away before it was held; `Denied` while one is doing so; `Io`, `Denied` from
+/// the share.
 pub fn hold(repository: &Repository, manifest: &Manifest) -> Result<Put> {
     let header = &manifest.header;
     let document = format!("{}\n", crate::captures::name_of(header));
-    let put = repository.store().put(&object(names::hold(header.id))?, document.as_bytes())?;
+    let put = repository.store().put(&object(names::hold(header.id))?, document.as_bytes());
+    let put = put.map_err(|error| match error.kind() {
+        ErrorKind::Exists => {
+            let what = format!(
+                "a prune is removing capture id:{} at this moment (if none runs any more, it was killed: release the \
+                 capture with --release, then hold it)",
+                header.id
+            );
+            Error::new(ErrorKind::Denied, what)
+        }
+        _ => error,
+    })?;
     match repository.store().len(&object(crate::captures::name_of(header))?)? {
         Some(_) => Ok(put),
         None => {
+            release(repository, header.id)?;
             Err(Error::new(ErrorKind::NotFound, format!("capture id:{} was pruned meanwhile", header.id)))
         }
     }

@@ -45,7 +45,7 @@ struct Limits {
 /// About 35 MiB of names for 8 TiB of packs, and 32 MiB for 256 GiB of full blocks.
 const LIMITS: Limits = Limits { packs: 500_000, blocks: 4 << 20 };
 /// What a mark on a pack says; always the same, so that marking twice is no contradiction.
-const MARK: &[u8] = b"imager verify found this pack damaged\n";
+pub(crate) const MARK: &[u8] = b"imager verify found this pack damaged\n";
 
 /// How far a verification goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

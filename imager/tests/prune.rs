@@ -5,6 +5,7 @@
 mod common;
 mod pruned;
 
+use common::fat::FatVolume;
 use common::{difference, names, open, plain, restore};
 use imager::captures;
 use imager::prune::{self, Options};
@@ -13,7 +14,9 @@ use imager_disk::{MemoryDisk, ReadAt};
 use imager_image::{CaptureId, names as grammar};
 use imager_units::{ErrorKind, SectorSize};
 use netshare_store::{MemoryStore, Store};
-use pruned::{KIB_64, assert_sound, check, fill, last, noise, object, objects, pack_bytes, settle, take};
+use pruned::{
+    KIB_64, assert_sound, check, fill, last, noise, object, objects, pack_bytes, settle, take, try_capture,
+};
 use std::sync::Arc;
 
 fn prune(store: &Arc<MemoryStore>, options: &Options) -> prune::Report {
@@ -214,6 +217,50 @@ fn what_is_nowhere_else_stays_lost_and_the_rest_is_healed() {
     settle(&store);
     assert_sound(&store, "after");
     assert_eq!(names(&*store, "damaged"), Vec::<String>::new());
+}
+
+/// A repository with one capture most of whose first pack was given up, so that the rest of it moved; and the packs that
+/// hold what moved.
+fn moved(volume: &FatVolume, is_gone: bool) -> (Arc<MemoryStore>, Vec<String>) {
+    let store = plain();
+    take(Arc::clone(&store), "m", volume);
+    fill(volume, 21, 2..52);
+    take(Arc::clone(&store), "m", volume);
+    let before = names(&*store, "packs");
+    assert!(prune(&store, &last(1)).moved_packs > 0);
+    let new = names(&*store, "packs").into_iter().filter(|pack| !before.contains(pack)).collect();
+    if is_gone {
+        settle(&store);
+        assert_eq!(names(&*store, "trash"), Vec::<String>::new());
+    }
+    (store, new)
+}
+
+#[test]
+fn damage_where_something_moved_to_is_healed_too() {
+    for (is_gone, is_missing) in [(true, false), (true, true), (false, false), (false, true)] {
+        let volume = noise(20, 60);
+        let (store, new) = moved(&volume, is_gone);
+        for pack in new.iter().map(|pack| object(pack)) {
+            if is_missing {
+                store.delete(&pack).unwrap();
+            } else {
+                store
+                    .damage(&pack, |bytes| (100..bytes.len()).step_by(200).for_each(|at| bytes[at] ^= 1))
+                    .unwrap();
+            }
+        }
+        let what = format!("gone: {is_gone}, missing: {is_missing}");
+        let report = check(Arc::clone(&store), Depth::ReadData, Mark::Damaged);
+        assert_eq!(report.has_damage(), is_gone, "{what}: {:#?}", report.damaged);
+        // A full capture of the same sends again what cannot be had.
+        try_capture(Arc::clone(&store), "m", &volume, Some(imager_image::manifest::Kind::Full)).unwrap();
+        let report = prune(&store, &Options::default());
+        assert!(!is_gone || report.healed_frames > 0, "{what}: {report:#?}");
+        settle(&store);
+        assert_sound(&store, &what);
+        assert_eq!(names(&*store, "trash"), Vec::<String>::new(), "{what}");
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ mod common;
 mod pruned;
 
 use common::fat::FatVolume;
-use common::plain;
 use common::random::Random;
+use common::{open, plain};
 use imager::prune::Options;
 use imager_image::manifest::Kind;
 use imager_units::{ByteLen, ErrorKind, Extent, Result};
@@ -258,6 +258,52 @@ fn a_capture_with_a_whole_prune_at_any_two_of_its_calls_is_whole() {
         }
     }
     println!("{played} schedules of a capture and two prunes");
+}
+
+#[test]
+fn a_hold_that_was_confirmed_holds_at_any_two_calls_of_a_prune() {
+    let (start, volume) = (plain(), noise(1, 9));
+    let first = take(Arc::clone(&start), "m", &volume);
+    fill(&volume, 2, 2..11);
+    take(Arc::clone(&start), "m", &volume);
+    let play = |schedule: &[(usize, usize)]| {
+        let store = Arc::new((*start).clone());
+        let turns = Turns::new(2, schedule);
+        let actor = |number| Actor { number, turns: Arc::clone(&turns), store: Arc::clone(&store) };
+        let (pruned, held) = std::thread::scope(|scope| {
+            let prune = scope.spawn(|| {
+                let done = try_prune(actor(0), &last(1));
+                turns.end(0);
+                done
+            });
+            let hold = scope.spawn(|| {
+                let done = open(actor(1)).and_then(|repository| imager::prune::hold(&repository, &first));
+                turns.end(1);
+                done
+            });
+            (prune.join().unwrap(), hold.join().unwrap())
+        });
+        let is_there = common::names(&*store, "captures").contains(&imager::captures::name_of(&first.header));
+        assert_eq!(held.is_ok(), is_there, "{schedule:?}: {pruned:?}, {held:?}");
+        settle(&store);
+        assert_sound(&store, &format!("{schedule:?}"));
+        assert_eq!(common::names(&*store, "holds").len(), usize::from(is_there), "{schedule:?}");
+        let state = turns.state.lock().unwrap();
+        (state.calls.clone(), is_there)
+    };
+    let (calls, _) = play(&[]);
+    let (mut outcomes, step) = ([0, 0], if full() { 1 } else { 3 });
+    for at in 0..=calls[0] {
+        for some in 1..=calls[1] {
+            for more in (0..=calls[0] - at).step_by(step) {
+                let end = usize::MAX;
+                let (_, is_there) = play(&[(0, at), (1, some), (0, more), (1, end), (0, end)]);
+                outcomes[usize::from(is_there)] += 1;
+            }
+        }
+    }
+    println!("the capture went in {} schedules and was held in {}", outcomes[0], outcomes[1]);
+    assert!(outcomes.iter().all(|count| *count > 0));
 }
 
 #[test]

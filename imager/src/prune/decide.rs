@@ -5,9 +5,9 @@ use super::needs::{Need, Needs};
 use super::record::{MOST_LISTED, Record};
 use crate::moved;
 use crate::repository::{Repository, object};
-use imager_image::moved::Moved;
+use imager_image::moved::{Moved, MovedFrame};
 use imager_image::pack::{FrameSpan, PackKind, PackRef};
-use imager_image::{CaptureId, PackId, names};
+use imager_image::{CaptureId, Compression, PackId, names};
 use imager_units::{ByteLen, Result};
 use std::collections::{HashMap, HashSet};
 
@@ -40,6 +40,11 @@ pub(super) struct Documents {
     of: HashMap<PackId, Vec<Moved>>,
     /// Whether packs that frames went to are there; asked after the tombstones were listed.
     standing: HashMap<PackId, bool>,
+    /// Packs in which damage was found, and those to which something of them went: a reader names the pack by which a
+    /// capture knows a block, wherever it is now.
+    suspects: HashSet<PackId>,
+    /// Whether frames are sound that went to those.
+    sound: HashMap<(PackId, FrameSpan), bool>,
 }
 
 /// Why a pack's frames move.
@@ -89,8 +94,7 @@ pub(super) struct Decisions {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads where needed frames went, and adds to the needs what they need there. `is_marked` says of which packs each
-/// needed frame must be known.
+/// Reads where needed frames went, and adds to the needs what they need there.
 ///
 /// # Errors
 /// `Io`, `Denied` from the share.
@@ -99,9 +103,12 @@ pub(super) fn documents(
     needs: &mut Needs,
     also: &mut HashSet<PackId>,
     moved: &HashMap<PackId, u32>,
-    is_marked: impl Fn(&PackId) -> bool,
+    (trash, damaged): (&HashSet<PackId>, &HashSet<PackId>),
 ) -> Result<Documents> {
+    // Of these each needed frame must be known.
+    let is_marked = |pack: &PackId| trash.contains(pack) || damaged.contains(pack);
     let mut documents = Documents::default();
+    documents.suspect(repository, damaged, moved)?;
     let mut queue: Vec<PackId> =
         moved.keys().copied().filter(|pack| needs.packs.contains_key(pack)).collect();
     let mut removed: Vec<PackId> = moved.keys().copied().filter(|pack| also.contains(pack)).collect();
@@ -141,7 +148,61 @@ impl Documents {
         Ok(standing)
     }
 
+    fn suspect(
+        &mut self,
+        repository: &Repository,
+        damaged: &HashSet<PackId>,
+        moved: &HashMap<PackId, u32>,
+    ) -> Result<()> {
+        self.suspects.clone_from(damaged);
+        let mut queue: Vec<PackId> =
+            damaged.iter().copied().filter(|pack| moved.contains_key(pack)).collect();
+        while let Some(pack) = queue.pop() {
+            self.load(repository, pack)?;
+            let frames = self.of.get(&pack).into_iter().flatten().flat_map(|moved| &moved.frames);
+            for frame in frames {
+                if self.suspects.insert(frame.pack.id) && moved.contains_key(&frame.pack.id) {
+                    queue.push(frame.pack.id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a frame that moved can be read where it went; looked at only where damage was found before or after.
+    fn is_sound(
+        &mut self,
+        repository: &Repository,
+        kind: PackKind,
+        to: PackRef,
+        frame: FrameSpan,
+    ) -> Result<bool> {
+        if let Some(known) = self.sound.get(&(to.id, frame)) {
+            return Ok(*known);
+        }
+        let mut codec = repository.codec(Compression::Fast)?;
+        let is_sound = super::relocate::sound(repository, &mut codec, to, kind, frame)?.is_some();
+        self.sound.insert((to.id, frame), is_sound);
+        Ok(is_sound)
+    }
+
+    /// Whether a frame that moved moved on from there.
+    fn goes_on(
+        &mut self,
+        repository: &Repository,
+        frame: &MovedFrame,
+        moved: &HashMap<PackId, u32>,
+    ) -> Result<bool> {
+        if !moved.contains_key(&frame.pack.id) {
+            return Ok(false);
+        }
+        self.load(repository, frame.pack.id)?;
+        let parts = self.of.get(&frame.pack.id).into_iter().flatten();
+        Ok(parts.filter_map(|part| part.find(frame.to)).next().is_some())
+    }
+
     /// The frames elsewhere that stand for those needed of a pack: of each all that are there, since one may be damaged.
+    /// One that is known to be damaged stands for nothing.
     fn targets(
         &mut self,
         repository: &Repository,
@@ -157,9 +218,11 @@ impl Documents {
         };
         for from in all {
             for frame in parts.iter().filter_map(|part| part.find(from)) {
-                let is_there =
-                    self.is_standing(repository, frame.pack)? || moved.contains_key(&frame.pack.id);
-                if is_there {
+                let is_standing = self.is_standing(repository, frame.pack)?;
+                let is_lost = is_standing
+                    && self.suspects.contains(&frame.pack.id)
+                    && !self.is_sound(repository, need.kind, frame.pack, frame.to)?;
+                if is_standing && !is_lost || self.goes_on(repository, frame, moved)? {
                     targets.push((need.kind, frame.pack, frame.to));
                 }
             }
@@ -171,7 +234,9 @@ impl Documents {
     fn covers(&self, pack: PackId, frame: FrameSpan, trash: &HashSet<PackId>, moves: u8) -> bool {
         let parts = self.of.get(&pack).into_iter().flatten();
         parts.filter_map(|part| part.find(frame)).any(|frame| {
-            let stays = self.standing.get(&frame.pack.id) == Some(&true) && !trash.contains(&frame.pack.id);
+            let is_lost = self.sound.get(&(frame.pack.id, frame.to)) == Some(&false);
+            let is_there = self.standing.get(&frame.pack.id) == Some(&true) && !is_lost;
+            let stays = is_there && !trash.contains(&frame.pack.id);
             stays || (moves > 0 && self.covers(frame.pack.id, frame.to, trash, moves.saturating_sub(1)))
         })
     }

@@ -142,7 +142,7 @@ pub(super) fn look(
     Ok(mending)
 }
 
-/// Frames that do not hold what they should, and the ids of what they should hold and do not.
+/// Frames that do not hold what they should, and the ids of what they should hold and do not; none where that is not known.
 type Lost = Vec<(FrameSpan, Vec<[u8; 32]>)>;
 type Bad<'s> = BTreeMap<PackId, (&'s Need, Vec<FrameSpan>)>;
 
@@ -179,8 +179,10 @@ fn add(
     let is_there = |id: &[u8; 32]| mending.sites.contains_key(id);
     let hopeless = |frame: &FrameSpan| {
         let ids = lost.iter().find(|(lost, _)| lost == frame).map(|(_, ids)| ids.as_slice());
-        let ids = ids.unwrap_or_default();
-        !ids.is_empty() && if is_settled { !ids.iter().any(is_there) } else { !ids.iter().all(is_there) }
+        ids.is_some_and(|ids| {
+            let is_enough = if is_settled { ids.iter().any(is_there) } else { ids.iter().all(is_there) };
+            ids.is_empty() || !is_enough
+        })
     };
     let mut frames = left.to_vec();
     frames.retain(|frame| !hopeless(frame));
@@ -195,12 +197,18 @@ fn add(
         decisions.warnings.push(format!("pack {pack}: {count} of its blocks are nowhere else; {what}"));
     }
     let is_worth = lost.is_empty() || lost.iter().any(|(frame, _)| frames.contains(frame));
-    if frames.is_empty() || !(is_all || is_settled && is_worth) {
+    let part = seen.moved.get(&pack).copied().unwrap_or(0);
+    // What moves out of a pack that is leaving cannot move where nothing of it is to be had.
+    let before = decisions.jobs.len();
+    decisions.jobs.retain(|job| job.pack.id != pack);
+    let is_leaving = decisions.jobs.len() < before;
+    if frames.is_empty() || !(is_all || is_leaving || is_settled && is_worth) {
+        if is_leaving && !decisions.waiting.contains(&pack) {
+            decisions.waiting.push(pack);
+        }
         return;
     }
-    let part = seen.moved.get(&pack).copied().unwrap_or(0);
     let why = if seen.packs.contains_key(&pack) { Why::Damaged } else { Why::Missing };
-    decisions.jobs.retain(|job| job.pack.id != pack);
     decisions.jobs.push(Job { pack: need.pack, kind: need.kind, frames, why, part, is_all });
 }
 
@@ -214,12 +222,14 @@ impl Mending {
             for frame in left {
                 let references = self.references(*pack, *frame);
                 let opened = super::relocate::sound(repository, &mut codec, need.pack, need.kind, *frame)?;
+                // What moved on to here is known by the pack it came from, and healed there.
+                let is_unknown = opened.is_none() && references.is_empty();
                 let raw = opened.map(|(_, raw)| raw).unwrap_or_default();
                 let wrong = references.iter().filter(|r| !holds(repository, need.kind, &raw, r));
                 let mut ids: Vec<_> = wrong.map(|reference| reference.id).collect();
                 ids.sort_unstable();
                 ids.dedup();
-                if !ids.is_empty() {
+                if is_unknown || !ids.is_empty() {
                     found.push((*frame, ids));
                 }
             }

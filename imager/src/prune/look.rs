@@ -5,6 +5,7 @@ use super::decide::{self, Decisions, Seen, Why};
 use super::heal::{self, Mending};
 use super::leases::{self, Lease};
 use super::needs::{Mark, Needs, manifest};
+use super::perform::REMOVAL;
 use super::record;
 use super::retention::{self, Action, Judged, State};
 use crate::clock;
@@ -28,6 +29,8 @@ pub struct Plan {
     /// What a person should know.
     pub warnings: Vec<String>,
     pub(super) damaged_records: Vec<String>,
+    /// What prunes that died left at the names of holds.
+    pub(super) stale_holds: Vec<String>,
     pub(super) indexes: Vec<(String, HashSet<PackId>)>,
     pub(super) decisions: Decisions,
     pub(super) mending: Mending,
@@ -49,7 +52,7 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
     let packs = packs(repository)?;
     let leases = leases::list(repository)?;
     check_cancelled(monitor)?;
-    let captures = judged(repository, options, monitor)?;
+    let (captures, stale_holds) = judged(repository, options, monitor)?;
     let broken = |lease: &&Lease| !lease.is_over && !options.break_leases.contains(&lease.capture);
     let live: HashSet<CaptureId> = leases.iter().filter(broken).map(|lease| lease.capture).collect();
     let missing = options.break_leases.iter().find(|id| !leases.iter().any(|lease| lease.capture == **id));
@@ -76,8 +79,7 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
     let moved = parts(repository)?;
     let trash = listed(repository, names::TRASH)?;
     let damaged = marked(repository)?;
-    let is_marked = |pack: &PackId| trash.contains(pack) || damaged.contains(pack);
-    let documents = decide::documents(repository, &mut needs, &mut also, &moved, is_marked)?;
+    let documents = decide::documents(repository, &mut needs, &mut also, &moved, (&trash, &damaged))?;
     let seen = Seen {
         packs,
         needs,
@@ -97,7 +99,18 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
     warnings.extend(std::mem::take(&mut decisions.warnings));
     let leases = decide::held_back(leases, &seen, &decisions);
     let packs = seen.packs;
-    Ok(Plan { captures, leases, blind, warnings, damaged_records, indexes, decisions, mending, packs })
+    Ok(Plan {
+        captures,
+        leases,
+        blind,
+        warnings,
+        damaged_records,
+        stale_holds,
+        indexes,
+        decisions,
+        mending,
+        packs,
+    })
 }
 
 /// A pack that is needed is deleted only when what moved out of it can be read where it is; otherwise it moves once more.
@@ -201,13 +214,32 @@ fn indexes(repository: &Repository) -> Result<Vec<(String, HashSet<PackId>)>> {
     Ok(indexes)
 }
 
-/// Every capture, judged.
-fn judged(repository: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Vec<Judged>> {
-    let mut holds = HashSet::new();
+/// The captures that are held, and those that a prune was removing.
+fn holds(repository: &Repository) -> Result<(HashSet<CaptureId>, HashSet<CaptureId>)> {
+    let mut found = Vec::new();
     repository.store().list(names::HOLDS, &mut |entry| {
-        holds.extend(names::capture_of(names::HOLDS, entry.name.as_str()));
+        found.extend(names::capture_of(names::HOLDS, entry.name.as_str()));
         Ok(())
     })?;
+    let (mut held, mut leaving) = (HashSet::new(), HashSet::new());
+    for id in found {
+        match repository.store().get(&object(names::hold(id))?) {
+            Ok(document) if document == REMOVAL => leaving.insert(id),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) if !is_damage(&error) => return Err(error),
+            _ => held.insert(id),
+        };
+    }
+    Ok((held, leaving))
+}
+
+/// Every capture, judged; and what is left at the names of holds of captures that are gone.
+fn judged(
+    repository: &Repository,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<(Vec<Judged>, Vec<String>)> {
+    let (holds, leaving) = holds(repository)?;
     let mut found: Vec<(String, Option<SystemTime>)> = Vec::new();
     repository.store().list(names::CAPTURES, &mut |entry| {
         if names::manifest_parts(entry.name.as_str()).is_some() {
@@ -216,6 +248,9 @@ fn judged(repository: &Repository, options: &Options, monitor: &dyn Monitor) -> 
         Ok(())
     })?;
     found.sort();
+    let there: HashSet<CaptureId> =
+        found.iter().filter_map(|(name, _)| names::manifest_parts(name)).map(|(_, _, id)| id).collect();
+    let stale_holds = leaving.difference(&there).map(|id| names::hold(*id)).collect();
     let mut machines: BTreeMap<String, Vec<Judged>> = BTreeMap::new();
     for (name, received) in found {
         check_cancelled(monitor)?;
@@ -233,7 +268,7 @@ fn judged(repository: &Repository, options: &Options, monitor: &dyn Monitor) -> 
         let rules = if chosen { options.rules.clone() } else { retention::Rules::default() };
         retention::judge(captures, &rules, options.times, &options.remove, options.force)?;
     }
-    Ok(machines.into_values().flatten().collect())
+    Ok((machines.into_values().flatten().collect(), stale_holds))
 }
 
 /// What there is to know of one capture; `None` when there is none under that name.

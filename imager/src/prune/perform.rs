@@ -16,6 +16,9 @@ use std::collections::HashSet;
 /// What a tombstone says; always the same, so that two prunes at once do not contradict each other.
 const TOMBSTONE: &[u8] = b"imager prune: this pack is on its way out\n";
 
+/// What is at a hold's name while a prune removes the capture.
+pub(super) const REMOVAL: &[u8] = b"imager prune: this capture is being removed\n";
+
 /// What a prune did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -74,13 +77,10 @@ impl Work<'_> {
         let goes = |judged: &&Judged| judged.action == Action::Remove;
         let gone: Vec<Judged> = self.plan.captures.iter().filter(goes).cloned().collect();
         for judged in gone {
-            if self.repository.store().len(&object(names::hold(judged.capture))?)?.is_some() && !judged.held {
-                let what =
-                    format!("capture id:{} was held meanwhile: nothing else was removed", judged.capture);
-                return Err(Error::new(ErrorKind::Denied, what));
-            }
             self.delete(names::lease(judged.capture))?;
+            self.claim(&judged)?;
             self.delete(judged.object.clone())?;
+            self.delete(names::hold(judged.capture))?;
             self.report.removed.push(judged.capture);
             let mut checks = Vec::new();
             self.repository.store().list(&format!("{}/{}", names::CHECKS, judged.capture), &mut |entry| {
@@ -90,6 +90,19 @@ impl Work<'_> {
             checks.into_iter().try_for_each(|check| self.delete(check))?;
         }
         Ok(())
+    }
+
+    /// Takes the place of a hold: of a person who holds the capture and us who remove it, whoever comes second loses.
+    fn claim(&self, judged: &Judged) -> Result<()> {
+        let hold = object(names::hold(judged.capture))?;
+        self.repository.store().put(&hold, REMOVAL).map(drop).map_err(|error| match error.kind() {
+            ErrorKind::Exists => {
+                let what =
+                    format!("capture id:{} was held meanwhile: it and those after it stay", judged.capture);
+                Error::new(ErrorKind::Denied, what)
+            }
+            _ => error,
+        })
     }
 
     fn end_leases(&mut self) -> Result<()> {
@@ -171,8 +184,9 @@ impl Work<'_> {
                 (0..*parts).rev().try_for_each(|part| self.delete(names::moved(*pack, part)))?;
             }
         }
-        let records = decisions.stale_records.iter().chain(&self.plan.damaged_records).cloned();
-        records.collect::<Vec<_>>().into_iter().try_for_each(|record| self.delete(record))?;
+        let records = decisions.stale_records.iter().chain(&self.plan.damaged_records);
+        let stale = records.chain(&self.plan.stale_holds).cloned();
+        stale.collect::<Vec<_>>().into_iter().try_for_each(|record| self.delete(record))?;
         let trash: HashSet<PackId> = self.tombstoned()?;
         let is_left = |pack: &PackId| self.plan.packs.contains_key(pack) && !trash.contains(pack);
         let stale = self.plan.indexes.iter().filter(|(_, packs)| !packs.iter().any(is_left));
@@ -204,9 +218,10 @@ impl Plan {
 /// So that the blind are told the same way everywhere.
 pub(super) fn advice(blind: &needs::Blind) -> Option<String> {
     (!blind.is_empty()).then(|| {
-        "no space comes back while a capture cannot be read, because it may need anything. Bring what is damaged back \
-         from a copy of the repository; or have it healed (imager verify --read-data --mark, then capture, then \
-         prune); or give the capture up (imager prune --remove id:…)"
+        "no space comes back, whatever the machine, while a capture cannot be read, because it may need anything. Bring \
+         what is damaged back from a copy of the repository; or, where it is a pack, have it healed (imager verify \
+         --read-data --mark, then capture, then prune); or give the capture up: imager prune --remove id:…, the end of its \
+         name"
             .to_owned()
     })
 }

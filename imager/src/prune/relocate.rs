@@ -159,7 +159,10 @@ impl Mover<'_> {
                 }
                 None => {
                     pending.is_all = false;
-                    let what = "is damaged (imager verify --read-data --mark, then capture and prune)";
+                    if job.why != Why::Missing {
+                        self.mark(job.pack.id)?;
+                    }
+                    let what = "is damaged, and the pack is marked: capture again, then prune";
                     let message = format!("pack {}: the frame at {} {what}", job.pack.id, frame.extent());
                     self.done.warnings.push(message);
                 }
@@ -170,6 +173,16 @@ impl Mover<'_> {
             self.pending.push(pending);
         }
         Ok(())
+    }
+
+    /// The next prune finds what it can elsewhere; and where a copy is elsewhere already, what is damaged stands for it no
+    /// more.
+    fn mark(&self, pack: PackId) -> Result<()> {
+        let name = object(names::marker(names::DAMAGED, pack))?;
+        match self.repository.store().put(&name, crate::verify::MARK) {
+            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+            put => put.map(drop),
+        }
     }
 
     /// The frame to be stored and what is in it: as it is where it is sound, or made anew.
