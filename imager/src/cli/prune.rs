@@ -25,6 +25,12 @@ pub(crate) fn run(global: &Global, options: &Prune) -> Result<Status, Failure> {
     let how = how(&repository, options)?;
     let plan = prune::plan(&repository, &how, &monitor).map_err(refused)?;
     let shown = plan.report();
+    if let Some(machine) = &options.machine
+        && !shown.captures.iter().any(|judged| judged.machine == *machine)
+    {
+        let what = format!("there is no capture of a machine {machine:?}");
+        return Err(Failure::no_capture(Error::new(ErrorKind::NotFound, what)));
+    }
     if options.plan {
         drop(monitor);
         if global.json {
@@ -35,7 +41,7 @@ pub(crate) fn run(global: &Global, options: &Prune) -> Result<Status, Failure> {
         return Ok(status(&shown));
     }
     confirm(options, &plan, &shown)?;
-    let report = prune::run(&repository, &how, plan, &monitor).map_err(refused)?;
+    let report = prune::run(&repository, &how, plan, &monitor).map_err(stopped)?;
     if let Some(path) = session::location(global)?.path() {
         let swept = netshare_store::sweep_unfinished(path, UNFINISHED)?;
         if swept > ByteLen::ZERO {
@@ -98,33 +104,40 @@ fn find(repository: &Repository, name: &str, folder: &str) -> Result<CaptureId, 
     match found.as_slice() {
         [id] => Ok(*id),
         [] => {
-            let what = Error::new(
-                ErrorKind::NotFound,
-                format!("there is none in {folder}/ whose id starts with {prefix}"),
-            );
-            Err(Failure::no_capture(what))
+            let (kind, advice) = match folder {
+                names::LEASES => ("capture under way", "imager prune --plan shows those under way"),
+                _ => ("capture", "imager list shows what there is"),
+            };
+            let what = format!("there is no {kind} whose id starts with {prefix}");
+            Err(Failure::new(11, Error::new(ErrorKind::NotFound, what), advice))
         }
         _ => Err(Failure::usage(format!("id:{prefix} fits {} in {folder}/", found.len()))),
     }
 }
 
+/// Nothing was begun.
 fn refused(error: Error) -> Failure {
-    if error.kind() != ErrorKind::Denied {
-        return error.into();
+    match error.kind() {
+        ErrorKind::Denied => Failure::new(
+            4,
+            error,
+            "nothing was removed; imager prune --plan with milder rules, or with --force, shows what would go",
+        ),
+        _ => error.into(),
     }
-    let mut next: Option<&dyn std::error::Error> = Some(&error);
-    let mut own = true;
-    while let Some(inner) = next {
-        own &= !inner.to_string().starts_with("deleting ");
-        next = inner.source();
+}
+
+/// In the middle of it.
+fn stopped(error: Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Denied => Failure::new(
+            4,
+            error,
+            "nothing that a capture needs was touched, and running it again goes on; where this share does not let us \
+             write or delete, prune needs an admin's token, or the rights to the folder",
+        ),
+        _ => error.into(),
     }
-    let advice = if own {
-        "look at it with imager prune --plan; nothing was removed"
-    } else {
-        "this share does not let us delete (prune needs an admin's token, or the rights to the folder); nothing that a \
-         capture needs was touched"
-    };
-    Failure::new(4, error, advice)
 }
 
 /// Fails unless somebody who has seen the plan agreed.
