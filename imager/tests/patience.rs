@@ -73,7 +73,9 @@ fn every_answer_but_the_last_of_each_call_is_lost() {
     let io = ErrorKind::Io;
     for step in [2, 3] {
         let lost = move || {
-            (1..2000).filter(move |nth| nth % step > 0).map(move |nth| StoreFault::FailsAfter { nth, kind: io })
+            (1..2000)
+                .filter(move |nth| nth % step > 0)
+                .map(move |nth| StoreFault::FailsAfter { nth, kind: io })
         };
         a_days_work(&plain(), &|| lost().collect());
     }

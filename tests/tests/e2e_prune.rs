@@ -46,25 +46,26 @@ fn story(imager: &Imager, disk: &str) {
         change(disk, number, 0..6);
         captures.push(capture(imager, disk));
     }
+    // A share that tells when it received captures would take those of one hour for one: the machine's word counts.
     // Nothing is done without a word.
-    let plan = imager.json(&["prune", "--keep-last", "2", "--plan"]);
+    let plan = imager.json(&["prune", "--keep-last", "2", "--times", "claimed", "--plan"]);
     let removed: Vec<_> =
         plan["captures"].as_array().expect("captures").iter().filter(|c| c["action"] == "remove").collect();
     assert_eq!(removed.len(), 2, "{plan}");
     assert!(bytes(&plan, "bytes_later") >= 12 * MIB && bytes(&plan, "bytes_now") == 0, "{plan}");
-    let told = imager.ok(&["prune", "--keep-last", "2", "--plan"]).stdout;
+    let told = imager.ok(&["prune", "--keep-last", "2", "--times", "claimed", "--plan"]).stdout;
     assert!(told.contains("REMOVE") && told.contains("one of the last 2"), "{told}");
-    let refused = imager.fails(4, &["prune", "--keep-last", "2"]);
+    let refused = imager.fails(4, &["prune", "--keep-last", "2", "--times", "claimed"]);
     assert!(refused["advice"].as_str().expect("advice").contains("--yes"));
-    let refused = imager.fails(4, &["prune", "--keep-last", "1", "--yes"]);
+    let refused = imager.fails(4, &["prune", "--keep-last", "1", "--times", "claimed", "--yes"]);
     assert!(refused["message"].as_str().expect("a message").contains("more than half"), "{refused}");
     assert_eq!(ids(imager), captures);
     // What is held stays.
     imager.ok(&["hold", &format!("id:{}", captures[0])]);
-    imager.ok(&["prune", "--keep-last", "2", "--yes"]);
+    imager.ok(&["prune", "--keep-last", "2", "--times", "claimed", "--yes"]);
     assert_eq!(ids(imager), [&captures[0..1], &captures[2..]].concat());
     imager.ok(&["hold", &format!("id:{}", captures[0]), "--release"]);
-    let report = imager.json(&["prune", "--keep-last", "2", "--yes"]);
+    let report = imager.json(&["prune", "--keep-last", "2", "--times", "claimed", "--yes"]);
     assert_eq!(report["removed"], serde_json::json!([captures[0]]));
     imager.ok(&["verify", "--read-data"]);
     // Without rules only space comes back.

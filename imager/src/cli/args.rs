@@ -248,7 +248,7 @@ pub(crate) struct Restore {
 #[derive(Debug, Args)]
 #[command(after_help = PRUNE_HELP)]
 pub(crate) struct Prune {
-    /// Keep the newest N captures of each machine
+    /// Keep the newest N captures of each machine; those that a share server received within one hour count as one
     #[arg(long, value_name = "N")]
     pub(crate) keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours that have one (UTC)

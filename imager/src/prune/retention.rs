@@ -20,7 +20,7 @@ const MOST_NAMED: usize = 10;
 /// How many captures stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// The newest so many.
+    /// The newest so many; where the share tells when it received them, those of one hour count as one.
     pub last: Option<u32>,
     /// The newest of each of the last so many hours that have one.
     pub hourly: Option<u32>,
@@ -165,7 +165,7 @@ pub(super) fn judge(
     }
     if let Some(count) = rules.last {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        good.iter().rev().take(count).for_each(|c| keep(c.capture, format!("one of the last {count}")));
+        last(&good, count, times).for_each(|c| keep(c.capture, format!("one of the last {count}")));
     }
     let mut by_time: Vec<(Timestamp, &Judged)> = Vec::new();
     for capture in &good {
@@ -187,6 +187,24 @@ pub(super) fn judge(
         verdict(capture, kept, rules, newest, remove, force)?;
     }
     check_half(captures, force)
+}
+
+/// The newest `count`. Those that the share received within one hour count as one and stay together: a machine that was
+/// taken over could otherwise push every good capture out within a second.
+fn last<'c>(
+    good: &'c [&Judged],
+    count: usize,
+    times: Option<Times>,
+) -> impl Iterator<Item = &'c Judged> + 'c {
+    let (mut hours, mut counted) = (HashSet::new(), 0_usize);
+    good.iter().rev().copied().take_while(move |capture| {
+        let told = capture.received.as_ref().filter(|_| times != Some(Times::Claimed));
+        let received = told.and_then(|time| time.parse().ok());
+        if received.is_none_or(|time| hours.insert(Period::Hour.of(time))) {
+            counted = counted.saturating_add(1);
+        }
+        counted <= count
+    })
 }
 
 /// What becomes of one capture, of which rules say `kept`.

@@ -123,6 +123,24 @@ fn forged_times_are_not_believed() {
 }
 
 #[test]
+fn a_flood_of_captures_pushes_none_out() {
+    let rules = Rules { last: Some(3), ..Rules::default() };
+    let mut captures = days(6);
+    for capture in &mut captures {
+        capture.received = Some(capture.time.clone());
+    }
+    for n in 7..30 {
+        let mut flood = capture(n, "2026-01-06T03:20:00Z");
+        flood.received = Some(format!("2026-01-06T03:30:{n:02}Z"));
+        captures.push(flood);
+    }
+    judge(&mut captures, &rules, None, &[], true).unwrap();
+    assert_eq!(kept(&captures), (4..30).collect::<Vec<_>>());
+    judge(&mut captures, &rules, Some(Times::Claimed), &[], true).unwrap();
+    assert_eq!(kept(&captures), [27, 28, 29]);
+}
+
+#[test]
 fn times_that_contradict_the_order_are_asked_about() {
     let rules = Rules { daily: Some(2), ..Rules::default() };
     let mut captures = days(6);
