@@ -57,6 +57,9 @@
 //!   their tombstones, so a tombstone without a pack is left and cleared when the pack is seen to be gone.
 //! - *Damage*: a manifest or map node that cannot be read may need anything. While there is one, nothing is tombstoned
 //!   or deleted; the report says how to go on. Moving (which is how damage is healed) goes on: it only adds.
+//!   A pack is marked under the name by which captures know it, wherever what they need is now: frames that went out of
+//!   a marked pack, or into one, are read before they stand for anything. One that is damaged stands for nothing: what
+//!   it held is healed under the old name, with one more part of `moved/`.
 //! - *Sparse indexes* list packs; those of which no pack is left are removed, among them the ones that captures which
 //!   were killed left under random names. They were listed before the packs, so one that is being written is kept.
 //!

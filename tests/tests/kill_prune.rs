@@ -46,8 +46,9 @@ struct Counts {
 }
 
 impl Machine<'_> {
-    /// Pieces of the disk become something else, which another machine may hold as well. Whole pieces, so that frames
-    /// are needed whole or not at all: space comes back by frames, and what is measured is whether it does.
+    /// Pieces of the disk become something else, which another machine may hold as well. Large pieces: of small ones many
+    /// are stored twice, because sampled indexes miss them, and a few blocks of a frame keep all of it. What is measured
+    /// is whether space comes back, not how well duplicates are found.
     fn change(&mut self) {
         let mut buffer = vec![0; 1 << 20];
         for _ in 0..1 + self.junk.number() % 5 {
