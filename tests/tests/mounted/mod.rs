@@ -147,7 +147,7 @@ impl Setting {
 
     /// What `imager init` says to a URL that cannot work: its exit status, and a part of the message.
     pub(crate) fn says(&self, guest: &mut Guest, url: &str, code: i32, words: &str) {
-        let error = guest.imager(code, &["init", "--repo", url])["error"].clone();
+        let error = guest.imager(code, &["init", "--repo", url, "--patience", "0"])["error"].clone();
         let message = error["message"].as_str().unwrap_or_default();
         println!("{url}: {message} ({})", error["advice"]);
         assert!(message.contains(words), "{url}: {words:?} is not in {message:?}");
