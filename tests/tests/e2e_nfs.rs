@@ -34,7 +34,9 @@ fn a_server_is_imaged_over_nfs_while_ganesha_dies_and_comes_back() {
 fn what_is_wrong_with_an_nfs_export_is_told() {
     let Some(builder) = Guest::builder() else { return };
     let scratch = Scratch::new();
-    let (full, _mounted) = full(&scratch);
+    // Not in the scratch folder: that one goes before this is unmounted.
+    let place = Scratch::new();
+    let (full, _mounted) = full(&place);
     let readonly = Export { is_writable: false, ..export(&scratch, "readonly") };
     let exports = [export(&scratch, "backup"), readonly, full];
     let Some(setting) = setting(scratch, &exports, "") else { return };

@@ -35,7 +35,9 @@ fn a_server_is_imaged_over_smb_while_samba_dies_and_comes_back() {
 fn what_is_wrong_with_an_smb_share_is_told() {
     let Some(builder) = Guest::builder() else { return };
     let (scratch, old) = (Scratch::new(), Scratch::new());
-    let (full, _mounted) = full(&scratch);
+    // Not in the scratch folder: that one goes before this is unmounted.
+    let place = Scratch::new();
+    let (full, _mounted) = full(&place);
     let readonly = Export { is_writable: false, ..export(&scratch, "readonly") };
     let private = export(&scratch, "private");
     let exports = [export(&scratch, "backup"), readonly, full, private];
