@@ -1,7 +1,7 @@
 //! The repositories of a share: folders below one folder.
 
-use imager_units::{Context, Error, ErrorKind, Result};
-use netshare_store::DirStore;
+use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
+use netshare_store::{DirStore, sweep_unfinished};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -116,9 +116,9 @@ impl Repositories {
     /// Removes what uploads left that a dead server was taking in.
     pub(crate) fn sweep(&self) {
         for name in self.names().unwrap_or_default() {
-            match self.open(&name).and_then(|store| store.sweep(LEFT_OVER)) {
-                Ok(0) => {}
-                Ok(count) => tracing::info!("{name}: {count} temporary files of a dead process removed"),
+            match sweep_unfinished(&self.share.join(&name), LEFT_OVER) {
+                Ok(ByteLen::ZERO) => {}
+                Ok(bytes) => tracing::info!("{name}: {bytes} of what a dead process left unfinished removed"),
                 Err(error) => tracing::warn!("{name}: temporary files may stay behind: {error}"),
             }
         }

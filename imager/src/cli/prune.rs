@@ -180,7 +180,7 @@ fn plan_text(plan: &PlanReport) -> String {
     let size = |bytes: u64| ByteLen::new(bytes).to_string();
     let count = plan.captures.iter().filter(|judged| judged.action == Action::Remove).count();
     out.push_str(&format!(
-        "{count} captures go; {} come back now ({} packs), {} later ({} packs)\n",
+        "captures that go: {count}; {} come back now (packs: {}), {} later (packs: {})\n",
         size(plan.bytes_now),
         plan.delete.len(),
         size(plan.bytes_later),
@@ -229,10 +229,10 @@ fn report_text(report: &Report, plan: &PlanReport) -> String {
             frames => format!(", {frames} damaged frames made anew"),
         };
         let (packs, written) = (report.moved_packs, size(report.written_bytes));
-        out.push_str(&format!("what is needed of {packs} packs moved: {written} written{healed}\n"));
+        out.push_str(&format!("packs of which what is needed moved: {packs}, {written} written{healed}\n"));
     }
     out.push_str(&format!(
-        "{} came back ({} packs); {} wait for a later prune ({} packs)\n",
+        "{} came back (packs: {}); {} wait for a later prune (packs: {})\n",
         size(report.deleted_bytes),
         report.deleted_packs,
         size(report.waiting_bytes),

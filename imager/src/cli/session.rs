@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Where the repository lies.
 pub(crate) fn location(global: &Global) -> Result<Location, Failure> {
     let missing = || Failure::usage("which repository? Say --repo URL or set IMAGER_REPO");
-    Ok(Location::parse(global.repo.as_deref().ok_or_else(missing)?)?)
+    Ok(Location::parse(global.repo.as_deref().filter(|url| !url.is_empty()).ok_or_else(missing)?)?)
 }
 
 /// Opens the repository, asking for its passphrase if it has one.

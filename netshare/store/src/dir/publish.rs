@@ -9,7 +9,6 @@
 
 use super::{DirStore, Made, is_absent};
 use crate::ObjectName;
-use crate::name::{LEVELS_MAX, is_segment};
 use imager_units::{Context, ErrorKind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -17,25 +16,15 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Folders whose objects are named by their content, or by an id of their own.
 const NAMED_BY_CONTENT: [&str; 2] = ["packs", "index"];
 
 /// What the names of temporary files start with.
-const PREFIX: &str = ".tmp-";
+pub(super) const PREFIX: &str = ".tmp-";
 
 impl DirStore {
-    /// Removes temporary files that nothing was written to for `age`: a dead process left them. How many there were.
-    ///
-    /// # Errors
-    /// `Denied`, `Io` from the system.
-    pub fn sweep(&self, age: Duration) -> Result<u64> {
-        self.check_mounted()?;
-        let Some(before) = SystemTime::now().checked_sub(age) else { return Ok(0) };
-        sweep(&self.root, LEVELS_MAX, before).context(|| format!("sweeping {}", self.root.display()))
-    }
-
     /// A temporary file beside where `name` will be; `None` when somebody removed the folder meanwhile.
     pub(super) fn temporary(&self, name: &ObjectName) -> Result<Option<Temporary>> {
         let say = || format!("storing {name} in {}", self.root.display());
@@ -121,22 +110,6 @@ impl Drop for Temporary {
             _ => {}
         }
     }
-}
-
-fn sweep(folder: &Path, levels: usize, before: SystemTime) -> io::Result<u64> {
-    let mut swept = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let (name, kind) = (entry.file_name(), entry.file_type()?);
-        let Some(name) = name.to_str() else { continue };
-        if kind.is_dir() && levels > 1 && is_segment(name) {
-            swept += sweep(&entry.path(), levels - 1, before)?;
-        } else if kind.is_file() && name.starts_with(PREFIX) && entry.metadata()?.modified()? <= before {
-            fs::remove_file(entry.path())?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
 }
 
 /// Renames to a name that is free. Where the file system cannot be asked for that, the rename takes the place of whatever

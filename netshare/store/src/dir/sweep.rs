@@ -1,14 +1,12 @@
 //! Removing what writers that died left unfinished.
 
+use super::publish::PREFIX;
 use super::unless_absent;
 use crate::name::LEVELS_MAX;
 use imager_units::{ByteLen, Context, Result};
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-/// What the names of unfinished files begin with.
-const UNFINISHED: &str = ".tmp-";
 
 /// Removes unfinished files below `root` to which nothing was written for so long, by the share's own clock; says how
 /// many bytes they had. If a writer lives after all, its put fails, and nothing else.
@@ -17,7 +15,7 @@ const UNFINISHED: &str = ".tmp-";
 /// `Denied`, `Io` from the system.
 pub fn sweep_unfinished(root: &Path, older: Duration) -> Result<ByteLen> {
     let say = || format!("looking for unfinished files in {}", root.display());
-    let probe = root.join(format!("{UNFINISHED}0-{}-clock", std::process::id()));
+    let probe = root.join(format!("{PREFIX}0-{}-clock", std::process::id()));
     let now = File::create(&probe).and_then(|file| file.metadata()?.modified());
     drop(fs::remove_file(&probe));
     sweep(root, now.context(say)?, older, LEVELS_MAX)
@@ -34,7 +32,7 @@ fn sweep(folder: &Path, now: SystemTime, older: Duration, levels: usize) -> Resu
             swept = swept.saturating_add(sweep(&entry.path(), now, older, levels - 1)?);
             continue;
         }
-        let is_unfinished = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
+        let is_unfinished = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         if !(kind.is_file() && is_unfinished) {
             continue;
         }
@@ -59,6 +57,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let packs = folder.path().join("packs/ab");
         fs::create_dir_all(&packs).unwrap();
+        fs::write(packs.join(".tmporary notes"), b"").unwrap();
         let (old, new, other) = (packs.join(".tmp-1-2-3"), packs.join(".tmp-4-5-6"), packs.join("abcd"));
         for path in [&old, &new, &other] {
             fs::write(path, b"12345").unwrap();
@@ -69,7 +68,7 @@ mod tests {
         }
         let day = Duration::from_secs(86_400);
         assert_eq!(sweep_unfinished(folder.path(), day).unwrap(), ByteLen::new(5));
-        assert!(!old.exists() && new.exists() && other.exists());
+        assert!(!old.exists() && new.exists() && other.exists() && packs.join(".tmporary notes").exists());
         assert_eq!(sweep_unfinished(folder.path(), day).unwrap(), ByteLen::ZERO);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing of ours stays");
     }

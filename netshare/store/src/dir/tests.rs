@@ -8,7 +8,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// A share that takes its folder with it.
 struct Scratch {
@@ -293,20 +292,6 @@ fn of_uploads_at_once_one_wins_and_the_others_are_compared() {
         assert_eq!(results, [Ok(Put::Created), Ok(Put::Present), Err(ErrorKind::Exists)]);
         assert_eq!(fs::read_dir(share.root().join("trash")).unwrap().count(), 1);
     }
-}
-
-#[test]
-fn what_dead_processes_left_is_swept_once_it_is_old() {
-    let share = Scratch::new(Links::Tried);
-    share.put(&name("packs/00/1"), b"x").unwrap();
-    let left = [".tmp-1-2-3", "packs/.tmp-1-2-3", "packs/00/.tmp-1-2-3"].map(|path| share.root().join(path));
-    left.iter().for_each(|path| fs::write(path, b"cut off").unwrap());
-    fs::write(share.root().join("packs/00/.tmporary notes"), b"").unwrap();
-    assert_eq!(share.store.sweep(Duration::from_secs(3600)).unwrap(), 0);
-    assert!(left.iter().all(|path| path.exists()));
-    assert_eq!(share.store.sweep(Duration::ZERO).unwrap(), 3);
-    assert!(!left.iter().any(|path| path.exists()) && share.root().join("packs/00/.tmporary notes").exists());
-    assert_eq!(listed(&share), ["packs/00/1"]);
 }
 
 #[test]
