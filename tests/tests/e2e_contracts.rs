@@ -370,6 +370,23 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_terminal_that_goes_away_ends_nothing() {
+    let scratch = Scratch::new();
+    let imager = scratch.imager();
+    let disk = scratch.junk("disk.img", 8 << 20);
+    for progress in ["plain", "json"] {
+        // Slow enough for a line of progress, and a failure that has to be told.
+        let slow =
+            ["capture", &disk, "--machine", "m", "--kind", "full", "--limit", "2M", "--progress", progress];
+        for (arguments, code) in [(&slow[..], 0), (&["show", "nobody", "--progress", progress][..], 11)] {
+            let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+            let output = imager.command(arguments).stderr(full).output().expect("it starts");
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
 fn help_tells_every_command_and_status() {
     let scratch = Scratch::new();
     let imager = scratch.imager_without_repository();

@@ -1,5 +1,6 @@
 //! Failures: the chain of errors, what to do next, and the exit status.
 
+use super::output::tell;
 use imager_units::{Error, ErrorKind};
 use netshare_store::http::Refusal;
 use netshare_store::mounted::Trouble;
@@ -99,9 +100,9 @@ impl Failure {
 
     /// Tells the person.
     pub(crate) fn show(&self) {
-        eprintln!("imager: {}", self.message());
+        tell(format!("imager: {}", self.message()));
         if !self.advice.is_empty() {
-            eprintln!("  {}", self.advice);
+            tell(format!("  {}", self.advice));
         }
     }
 }

@@ -90,6 +90,8 @@ fn logging() {
         .with_ansi(false)
         .without_time()
         .with_target(false)
+        // Told on stderr, which would panic where that went away.
+        .log_internal_errors(false)
         .init();
 }
 

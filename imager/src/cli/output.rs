@@ -1,4 +1,4 @@
-//! Results on stdout. A reader that went away is no error.
+//! Results on stdout, everything else on stderr. A reader that went away is no error.
 
 use serde::Serialize;
 use std::io::Write;
@@ -15,6 +15,12 @@ pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     // A closed pipe is how `| head` ends a program; there is nobody left to tell.
     let _ignored = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Tells the person or script at stderr, if there still is one: a terminal that went away must not end a restore, and
+/// `eprintln` would.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ignored = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Columns under headings, each as wide as it needs; numbers to the right.

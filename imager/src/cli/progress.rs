@@ -2,6 +2,7 @@
 
 use super::args::{Global, Progress};
 use super::failure;
+use super::output::tell;
 use imager::monitor::{Monitor, Stage};
 use imager_units::{ByteLen, Error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -84,12 +85,13 @@ impl Shown {
                 "bytes_per_second": rate.round(), "eta_seconds": left.map(f64::round),
                 "bottleneck": self.bottleneck(),
             });
-            eprintln!("{line}");
+            tell(line);
         } else {
             let total = phase.total.map_or(String::new(), |total| format!(" of {total}"));
             let left = left.map_or(String::new(), |left| format!(", {left:.0} s left"));
             let rate = format!("{:.0} MB/s", rate / 1e6);
-            eprintln!("{}: {done}{total}, {rate}{left}, waiting for the {}", phase.what, self.bottleneck());
+            let waits = self.bottleneck();
+            tell(format!("{}: {done}{total}, {rate}{left}, waiting for the {waits}", phase.what));
         }
     }
 }
@@ -136,7 +138,7 @@ impl Monitor for Shown {
     }
 
     fn notice(&self, message: &str) {
-        self.bar.suspend(|| eprintln!("{message}"));
+        self.bar.suspend(|| tell(message));
     }
 
     fn cancelled(&self) -> bool {
@@ -162,8 +164,8 @@ impl Waiting {
 
     fn say(&self, line: &str) {
         match THIS.get() {
-            Some((bar, _)) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some((bar, _)) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 }

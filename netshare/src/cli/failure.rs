@@ -1,7 +1,7 @@
 //! Failures: the chain of errors, one line of advice, and the exit status.
 
 use imager_units::{Error, ErrorKind};
-use std::io;
+use std::io::{self, Write};
 
 pub(crate) const USAGE: u8 = 64;
 
@@ -29,10 +29,9 @@ impl Failure {
             chain = format!("{chain}: {error}");
             next = error.source();
         }
-        eprintln!("netshare: {chain}");
-        if !self.advice.is_empty() {
-            eprintln!("  {}", self.advice);
-        }
+        let advice = if self.advice.is_empty() { String::new() } else { format!("  {}\n", self.advice) };
+        // Without anybody to tell, the exit status still does.
+        let _ignored = write!(io::stderr(), "netshare: {chain}\n{advice}");
     }
 }
 

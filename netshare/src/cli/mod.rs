@@ -47,5 +47,11 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
 fn logging() {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("NETSHARE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // Told on stderr, which would panic where the log's disk is full, and so fail the request.
+        .log_internal_errors(false)
+        .init();
 }

@@ -36,7 +36,11 @@ impl Serving {
     }
 
     fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::logging(command.stderr(Stdio::piped()))
+    }
+
+    fn logging(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
         Self { child, url: url.trim_end().to_owned() }
@@ -100,6 +104,19 @@ fn a_server_prints_its_url_and_nothing_else_and_its_log_holds_no_token() {
     let again = Serving::start(folder.path(), &[]);
     assert_eq!(again.url.split_once('#').unwrap().1, fingerprint, "the certificate stays");
     assert_eq!(again.end("-INT").0, Some(130));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_fails_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let admin = token(folder.path(), "root", "admin");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(NETSHARE);
+    command.arg("serve").arg(folder.path()).args(["--listen", "127.0.0.1:0"]).stderr(full);
+    let serving = Serving::logging(&mut command);
+    let mut client = Client::connect(serving.address());
+    assert_eq!(client.ask(&Ask::new("PUT", "/default", &admin)).status, 201);
+    assert_eq!(client.ask(&Ask::put("index/a", &admin, b"x")).status, 201);
 }
 
 fn sha256(bytes: &[u8]) -> String {
