@@ -2,9 +2,10 @@
 //!
 //! Exclusive puts are conditional ones (`If-None-Match: *`). A service that does not know them answers as if there were
 //! no condition and overwrites; so before the first put of a process it is tried whether the condition holds, below a
-//! name that no listing shows. Packs are at most 32 MiB and go in one request, which the service stores whole or not at
-//! all. Nothing is tried again here.
+//! name that no listing shows. An object goes in one request, which the service stores whole or not at all; packs go in
+//! [`parts`]. Nothing is tried again here.
 
+mod parts;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use object_store::{
     GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
     PutPayload, RetryConfig,
 };
+use parts::Upload;
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -48,6 +50,10 @@ pub struct S3Store {
     exclusive: AtomicBool,
     /// What that is tried with.
     probe: Mutex<Probe>,
+    /// The service was not seen to refuse parts.
+    takes_parts: AtomicBool,
+    /// What broke off and may be gone on with.
+    uploads: Mutex<Vec<Upload>>,
 }
 
 /// An object that is put only to see whether it is overwritten.
@@ -97,13 +103,23 @@ impl S3Store {
             .map_err(|error| Error::with_source(ErrorKind::Invalid, format!("opening {url}"), error))?;
         let probe = Probe { number: RandomState::new().build_hasher().finish(), stage: Stage::New };
         let rt = Waiter::new(Arc::new(Nobody));
-        Ok(Self { url, client, silence, rt, exclusive: AtomicBool::new(false), probe: Mutex::new(probe) })
+        Ok(Self {
+            url,
+            client,
+            silence,
+            rt,
+            exclusive: AtomicBool::new(false),
+            probe: Mutex::new(probe),
+            takes_parts: AtomicBool::new(true),
+            uploads: Mutex::default(),
+        })
     }
 
     /// The same; when `watch` wants to stop, a request that hangs ends within a second, as `Cancelled`.
     #[must_use]
-    pub fn with_watch(self, watch: Arc<dyn Watch>) -> Self {
-        Self { rt: Waiter::new(watch), ..self }
+    pub fn with_watch(mut self, watch: Arc<dyn Watch>) -> Self {
+        self.rt = Waiter::new(watch);
+        self
     }
 
     fn path(&self, name: &str) -> Path {
@@ -216,11 +232,15 @@ impl S3Store {
 
     /// Whether the object is there with just these bytes; not when it is not there.
     fn is_present(&self, name: &ObjectName, bytes: &[u8]) -> Result<bool> {
-        let Some(meta) = self.head(name)? else { return Ok(false) };
-        let is_same = meta.size == bytes.len() as u64
+        self.head(name)?.map_or(Ok(false), |there| self.is_same(name, bytes, &there))
+    }
+
+    /// Whether what is there has just these bytes; not when it is not there any more.
+    fn is_same(&self, name: &ObjectName, bytes: &[u8], there: &ObjectMeta) -> Result<bool> {
+        let is_same = there.size == bytes.len() as u64
             && match self.get(name) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-                there => there? == bytes,
+                found => found? == bytes,
             };
         if is_same {
             return Ok(true);
@@ -266,6 +286,12 @@ impl Store for S3Store {
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
         self.check_exclusive()?;
+        if self.takes_parts.load(Ordering::SeqCst)
+            && parts::is_for_parts(name, bytes)
+            && let Some(put) = self.put_in_parts(name, bytes)?
+        {
+            return Ok(put);
+        }
         for _ in 0..TRIES {
             match self.create(&self.path(name.as_str()), bytes) {
                 Err(error) if error.kind() == ErrorKind::Exists => {

@@ -1,9 +1,10 @@
 //! The contract on an engine of our own, which can misbehave, and on a real one where there is one.
 
 mod engine;
+mod parts;
 
 use super::{S3Settings, S3Store};
-use crate::conformance::conformance;
+use crate::conformance::{Clients, conformance};
 use crate::{Clock, Entry, Nobody, ObjectName, Put, Retry, Store, TestClock, Watch};
 use engine::{Engine, Fault};
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent};
@@ -60,11 +61,13 @@ fn a_bucket_of_a_real_service_conforms() {
         return;
     };
     let settings = S3Settings::from_environment().unwrap();
-    conformance(|| {
+    let share = || -> Clients {
         let prefix = format!("{url}/{:016x}", RandomState::new().build_hasher().finish());
         let settings = settings.clone();
         Box::new(move || Box::new(S3Store::new(prefix.parse().unwrap(), &settings, SILENCE).unwrap()))
-    });
+    };
+    conformance(share);
+    parts::packs_conform(&share());
 }
 
 #[test]
@@ -114,6 +117,14 @@ fn every_status_has_its_kind() {
         assert_eq!(store.list("", &mut |_| Ok(())).unwrap_err().kind(), kind, "list {status}");
         assert_eq!(store.delete(&name("a")).unwrap_err().kind(), kind, "delete {status}");
     }
+}
+
+#[test]
+fn a_reason_is_understood_however_long_it_says_it_is() {
+    let engine = Engine::new();
+    engine.insert("a", b"x");
+    engine.misbehave(Fault::TimesOut);
+    assert_eq!(open(&engine, "s3://bucket").get(&name("a")).unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! An S3 service small enough to be told how to misbehave. It does what the real ones do as far as a share needs it:
-//! conditional puts, ranges, pages, and their statuses. It does not check signatures.
+//! conditional puts, ranges, pages, parts, and their statuses. It does not check signatures.
+
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use uploads::{Gauge, Uploads};
 
 /// How it misbehaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,35 @@ pub(super) enum Fault {
     HalfBodies,
     /// The first put of each name reports a conflict, as when others touch it at the same instant.
     Conflicts,
+    /// Knows no parts.
+    RefusesParts,
+    /// Answers 501 to a condition where parts are made an object.
+    RefusesConditionOfParts,
+    /// Overwrites there, as Ceph 16 does.
+    NoConditionOfParts,
+    /// Begins to answer that parts are an object, then finds that it failed.
+    ErrorsInside,
+    /// Takes no part before this many are on their way.
+    Together(usize),
+    /// Says that it waited too long, and not how long that message is.
+    TimesOut,
+    /// Says nothing to parts.
+    SilentParts,
+    /// The request with this number, counted from here, goes wrong.
+    At(usize, Wrong),
+    /// Every part does.
+    Parts(Wrong),
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// Nothing is done.
+    Busy,
+    /// It is not allowed.
+    Denied,
+    /// It is done, and the answer does not come.
+    Lost,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +67,11 @@ struct State {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     met: Mutex<std::collections::BTreeSet<String>>,
     fault: Mutex<Fault>,
-    requests: AtomicUsize,
+    uploads: Mutex<Uploads>,
+    gauge: Gauge,
+    /// What somebody else puts under a name just before its parts are made an object.
+    rival: Mutex<Option<Vec<u8>>>,
+    log: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
@@ -65,6 +101,35 @@ impl Engine {
 
     pub(super) fn misbehave(&self, fault: Fault) {
         *self.state.fault.lock().unwrap() = fault;
+        self.state.log.lock().unwrap().clear();
+        self.state.gauge.most.store(0, Ordering::SeqCst);
+    }
+
+    /// What was asked since it was last told how to misbehave, in words.
+    pub(super) fn log(&self) -> Vec<String> {
+        self.state.log.lock().unwrap().clone()
+    }
+
+    pub(super) fn most_parts_at_once(&self) -> usize {
+        self.state.gauge.most.load(Ordering::SeqCst)
+    }
+
+    /// Key and number of parts of every upload that is neither completed nor aborted.
+    pub(super) fn uploads(&self) -> Vec<(String, usize)> {
+        self.state.uploads.lock().unwrap().left()
+    }
+
+    /// Removes them, as a bucket's lifecycle rule does.
+    pub(super) fn forget_uploads(&self) {
+        self.state.uploads.lock().unwrap().clear();
+    }
+
+    pub(super) fn let_rival_put(&self, bytes: &[u8]) {
+        *self.state.rival.lock().unwrap() = Some(bytes.to_vec());
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.state.objects.lock().unwrap().get(key).cloned()
     }
 
     pub(super) fn insert(&self, key: &str, bytes: &[u8]) {
@@ -91,38 +156,88 @@ struct Request {
     body: Vec<u8>,
 }
 
-fn serve(stream: &TcpStream, state: &State) {
-    stream.set_nodelay(true).unwrap();
-    let mut reader = BufReader::new(stream);
-    while let Some(request) = read(&mut reader) {
-        let number = state.requests.fetch_add(1, Ordering::SeqCst);
-        let fault = *state.fault.lock().unwrap();
-        match fault {
-            Fault::Silent => {
-                thread::sleep(Duration::from_secs(5));
-                return;
-            }
-            Fault::Status(status) => {
-                answer(stream, status, &[], b"<Error><Code>Told</Code></Error>", &request)
-            }
-            Fault::Busy if number % 5 < 2 => answer(stream, 503, &[], b"SlowDown", &request),
-            _ => {
-                let (status, headers, body) = act(&request, state, fault);
-                if fault == Fault::HalfBodies && body.len() > 1 {
-                    let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n", body.len());
-                    let head =
-                        headers.iter().fold(head, |head, (name, value)| format!("{head}{name}: {value}\r\n"));
-                    let half = &body[..body.len() / 2];
-                    drop((&*stream).write_all(&[head.as_bytes(), b"\r\n", half].concat()));
-                    return;
-                }
-                answer(stream, status, &headers, &body, &request);
-            }
+impl Request {
+    /// In a word what it asks for.
+    fn what(&self) -> &'static str {
+        let of_upload = self.query.contains_key("uploadId");
+        match self.method.as_str() {
+            "POST" if self.query.contains_key("uploads") => "begin",
+            "POST" if of_upload => "complete",
+            "PUT" if of_upload => "part",
+            "DELETE" if of_upload => "abort",
+            "PUT" => "put",
+            "DELETE" => "delete",
+            "HEAD" => "look",
+            "GET" if self.key.is_empty() => "list",
+            _ => "get",
         }
     }
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+fn serve(stream: &TcpStream, state: &State) {
+    stream.set_nodelay(true).unwrap();
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read(&mut reader, state) {
+        let number = {
+            let mut log = state.log.lock().unwrap();
+            log.push(request.what().to_owned());
+            log.len() - 1
+        };
+        let fault = *state.fault.lock().unwrap();
+        if !respond(stream, state, &request, number, fault) {
+            return;
+        }
+    }
+}
+
+/// Answers one request; whether the connection is kept.
+fn respond(stream: &TcpStream, state: &State, request: &Request, number: usize, fault: Fault) -> bool {
+    let wrong = match fault {
+        Fault::At(nth, wrong) if nth == number => Some(wrong),
+        Fault::Parts(wrong) if request.what() == "part" => Some(wrong),
+        Fault::SilentParts if request.what() == "part" => {
+            thread::sleep(Duration::from_secs(5));
+            return false;
+        }
+        _ => None,
+    };
+    match (fault, wrong) {
+        (Fault::Silent, _) => {
+            thread::sleep(Duration::from_secs(5));
+            return false;
+        }
+        (_, Some(Wrong::Lost)) => {
+            act(request, state, fault);
+            return false;
+        }
+        (_, Some(Wrong::Denied)) => answer(stream, 403, &[], b"", request),
+        (_, Some(Wrong::Busy)) => answer(stream, 503, &[], b"SlowDown", request),
+        (Fault::TimesOut, _) => {
+            let body = b"<Error><Code>RequestTimeout</Code></Error>";
+            let head = format!("HTTP/1.1 400 x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len());
+            drop((&*stream).write_all(&[head.as_bytes(), body, b"\r\n0\r\n\r\n"].concat()));
+        }
+        (Fault::Status(status), _) => {
+            answer(stream, status, &[], b"<Error><Code>Told</Code></Error>", request)
+        }
+        (Fault::Busy, _) if number % 5 < 2 => answer(stream, 503, &[], b"SlowDown", request),
+        _ => {
+            let (status, headers, body) = act(request, state, fault);
+            if fault == Fault::HalfBodies && body.len() > 1 {
+                let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n", body.len());
+                let head =
+                    headers.iter().fold(head, |head, (name, value)| format!("{head}{name}: {value}\r\n"));
+                let half = &body[..body.len() / 2];
+                drop((&*stream).write_all(&[head.as_bytes(), b"\r\n", half].concat()));
+                return false;
+            }
+            answer(stream, status, &headers, &body, request);
+        }
+    }
+    true
+}
+
+fn read(reader: &mut BufReader<&TcpStream>, state: &State) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
@@ -136,7 +251,16 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     }
     let len = headers.get("content-length").map_or(0, |len| len.parse().unwrap());
     let mut body = vec![0; len];
-    reader.read_exact(&mut body).ok()?;
+    let got = if target.contains("partNumber=") {
+        let together = match *state.fault.lock().unwrap() {
+            Fault::Together(parts) => parts,
+            _ => 1,
+        };
+        state.gauge.during(together, || reader.read_exact(&mut body))
+    } else {
+        reader.read_exact(&mut body)
+    };
+    got.ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let query = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = query.map(|(name, value)| (name.to_owned(), decode(value))).collect();
@@ -160,9 +284,15 @@ fn decode(text: &str) -> String {
 
 type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
+fn plain(status: u16) -> Answer {
+    (status, Vec::new(), Vec::new())
+}
+
 fn act(request: &Request, state: &State, fault: Fault) -> Answer {
+    if let Some(answer) = uploads::act(request, state, fault) {
+        return answer;
+    }
     let mut objects = state.objects.lock().unwrap();
-    let plain = |status| (status, Vec::new(), Vec::new());
     match request.method.as_str() {
         "PUT" => {
             let condition = request.headers.get("if-none-match").is_some_and(|value| value == "*");
