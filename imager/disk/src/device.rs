@@ -35,6 +35,8 @@ pub enum Access {
     Read,
     /// To read past the page cache.
     ReadDirect,
+    /// To read, while nobody else may begin to use it: a block device is claimed from the kernel.
+    ReadClaimed,
     /// To read and write past the page cache; nobody else may use it: a block device is claimed from the kernel,
     /// a regular file is locked against others who ask.
     Write,
@@ -74,7 +76,7 @@ impl Device {
     /// (a file's own is 512).
     ///
     /// # Errors
-    /// `NotFound`, `Io`; `Denied` when the system does not permit it, or it is in use and `access` is [`Access::Write`];
+    /// `NotFound`, `Io`; `Denied` when the system does not permit it, or it is in use and `access` claims it;
     /// `Invalid` when it is neither a block device nor a regular file.
     pub fn open(path: &Path, access: Access, sector: Option<SectorSize>) -> Result<Self> {
         let say = || format!("opening {}", path.display());
@@ -83,7 +85,8 @@ impl Device {
             let what = format!("{} is neither a block device nor a regular file", path.display());
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        let exclusive = if access == Access::Write { OFlag::O_EXCL.bits() } else { 0 };
+        let claims = matches!(access, Access::Write | Access::ReadClaimed);
+        let exclusive = if claims { OFlag::O_EXCL.bits() } else { 0 };
         let mut options = File::options();
         let file = options.read(true).write(access.writes()).custom_flags(exclusive).open(path);
         let file = file.map_err(|error| busy_is_denied(path, error))?;

@@ -10,6 +10,7 @@
 mod mounts;
 mod stack;
 
+use crate::identity::Partition;
 use crate::{Device, DeviceNumber, System};
 use imager_units::{Context, Result};
 use std::collections::BTreeSet;
@@ -42,7 +43,7 @@ pub enum What {
     },
     /// Swap space.
     Swap,
-    /// Part of another block device (device-mapper, md, bcache), by the kernel's name.
+    /// Part of another block device (device-mapper, md, bcache), by the kernel's name and the one a person gave it.
     Holder(String),
     /// Backs a loop device, by the kernel's name.
     Loop(String),
@@ -78,6 +79,22 @@ impl fmt::Display for Use {
     }
 }
 
+/// Who uses a disk, by what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUses {
+    /// Uses of the disk as a whole, or of what is no disk with partitions.
+    pub whole: Vec<Use>,
+    /// The partitions that are in use, with their uses.
+    pub partitions: Vec<(Partition, Vec<Use>)>,
+}
+
+impl DiskUses {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Use> {
+        self.whole.iter().chain(self.partitions.iter().flat_map(|(_, uses)| uses))
+    }
+}
+
 impl System {
     /// Every use of an open disk or file, of its partitions, of the disk it is a partition of (but not of that
     /// disk's other partitions), and of everything built on them. To be asked before it is opened for writing: our own
@@ -86,11 +103,49 @@ impl System {
     /// # Errors
     /// `Io`, `NotFound`, `Corrupt` when the kernel's description cannot be read.
     pub fn uses(&self, device: &Device) -> Result<Vec<Use>> {
-        let mut uses = BTreeSet::new();
-        let all = match device.number() {
-            Some(number) => self.stacked_on(vec![number], self.disk_of_partition(number)?, &mut uses)?,
-            None => self.stacked_on(self.uses_of_file(device, &mut uses)?, None, &mut uses)?,
+        match device.number() {
+            Some(number) => self.uses_above(vec![number], self.disk_of_partition(number)?, BTreeSet::new()),
+            None => {
+                let mut uses = BTreeSet::new();
+                let loops = self.uses_of_file(device, &mut uses)?;
+                self.uses_above(loops, None, uses)
+            }
+        }
+    }
+
+    /// The same, told apart: which of it are uses of one partition alone.
+    ///
+    /// # Errors
+    /// As [`System::uses`].
+    pub fn uses_by_partition(&self, device: &Device) -> Result<DiskUses> {
+        match device.number() {
+            Some(number) if self.disk_of_partition(number)?.is_none() => self.uses_of_disk(number),
+            _ => Ok(DiskUses { whole: self.uses(device)?, partitions: Vec::new() }),
+        }
+    }
+
+    fn uses_of_disk(&self, disk: DeviceNumber) -> Result<DiskUses> {
+        let mut found = DiskUses {
+            whole: self.uses_above(Vec::new(), Some(disk), BTreeSet::new())?,
+            partitions: Vec::new(),
         };
+        for partition in self.partitions(disk)? {
+            let uses = self.uses_above(vec![partition.device], None, BTreeSet::new())?;
+            if !uses.is_empty() {
+                found.partitions.push((partition, uses));
+            }
+        }
+        Ok(found)
+    }
+
+    /// `uses`, and those of `devices` with their partitions, of `disk` without, and of everything built on them.
+    fn uses_above(
+        &self,
+        devices: Vec<DeviceNumber>,
+        disk: Option<DeviceNumber>,
+        mut uses: BTreeSet<Use>,
+    ) -> Result<Vec<Use>> {
+        let all = self.stacked_on(devices, disk, &mut uses)?;
         self.mounts_and_swaps_on(&all, &mut uses)?;
         self.claims_on(&all, &mut uses)?;
         Ok(uses.into_iter().collect())

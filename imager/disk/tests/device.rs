@@ -123,7 +123,12 @@ fn an_exclusive_claim_is_respected_both_ways() {
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert!(error.to_string().contains("is in use"), "{error}");
     }
-    let second = open(&disk.partition(2), Access::Write);
+    let error = Device::open(&disk.partition(1), Access::ReadClaimed, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let second = open(&disk.partition(2), Access::ReadClaimed);
+    let error = Device::open(&disk.partition(2), Access::Write, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(second.write_all_at(ByteOffset::ZERO, b"x").unwrap_err().kind(), ErrorKind::Denied);
     let boot_code = open(&disk.path, Access::WriteShared);
     boot_code.write_all_at(ByteOffset::ZERO, &[0x90; 440]).unwrap();
     drop((first, second));

@@ -41,7 +41,8 @@ impl Transfer {
             let sector = sys::logical_sector_bytes(&file).map_err(io::Error::from);
             sector.context(|| "asking for the sector size".to_owned())?.into()
         };
-        let direct = if access == Access::Read { None } else { open_direct(&file, access, unit) };
+        let through_cache = matches!(access, Access::Read | Access::ReadClaimed);
+        let direct = if through_cache { None } else { open_direct(&file, access, unit) };
         let (merging, spare) = (Mutex::default(), Mutex::default());
         let mut transfer = Self { file, direct, unit, direct_end: 0, merging, spare };
         transfer.resize(geometry.size);

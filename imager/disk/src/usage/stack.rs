@@ -2,7 +2,7 @@
 
 use super::{Use, What, mounts};
 use crate::identity::partition_folders;
-use crate::system::{folders, leaf, number};
+use crate::system::{folders, leaf, number, text};
 use crate::{Device, DeviceNumber, System};
 use imager_units::Result;
 use nix::fcntl::OFlag;
@@ -57,7 +57,7 @@ impl System {
             }
             let (folder, on) = (self.folder(device)?, self.kernel_name(device)?);
             for holder in folders(&folder.join("holders"))? {
-                uses.insert(Use { on: on.clone(), what: What::Holder(leaf(&holder)) });
+                uses.insert(Use { on: on.clone(), what: What::Holder(name_of_holder(&holder)) });
                 pending.push(number(&holder.join("dev"))?);
             }
             for (above, name, behind) in &loops {
@@ -137,6 +137,12 @@ impl System {
         }
         Ok(loops)
     }
+}
+
+/// The kernel's name of a holder, with the name of a device-mapper device, which is the one a person knows.
+fn name_of_holder(folder: &Path) -> String {
+    let name = leaf(folder);
+    text(&folder.join("dm/name")).map_or(name.clone(), |given| format!("{name} ({given})"))
 }
 
 /// Whether an exclusive opening is refused. What cannot be opened at all (no medium, no node) is not claimed either.

@@ -57,6 +57,39 @@ fn a_use_of_the_whole_disk_is_a_use_of_its_partitions_but_not_the_other_way_roun
 }
 
 #[test]
+fn uses_of_a_disk_are_told_apart_by_its_partitions() {
+    let machine = machine();
+    machine.attribute("dm-1", "dm/name", "vg-data\n");
+    machine.file("proc/self/mountinfo", "1 0 253:1 / /data rw - xfs /dev/mapper/vg-data rw\n");
+    machine.file("proc/swaps", "Filename Type Size Used Priority\n/dev/sdb2 partition 1 0 -2\n");
+    let told = |disk: &str| {
+        let found = machine.system.uses_of_disk(number(disk)).unwrap();
+        let words = |uses: &[Use]| uses.iter().map(Use::to_string).collect::<Vec<_>>().join("; ");
+        let parts = found.partitions.iter().map(|(part, uses)| format!("{}: {}", part.number, words(uses)));
+        (words(&found.whole), parts.collect::<Vec<_>>())
+    };
+    let array = "dm-1 is mounted at /data; md0 is part of dm-0; md0 is part of dm-1 (vg-data)";
+    assert_eq!(told("8:0"), (String::new(), vec![format!("2: {array}; sda2 is part of md0")]));
+    let swap = "2: sdb2 is swap space in use".to_owned();
+    assert_eq!(told("8:16"), (String::new(), vec![format!("1: {array}; sdb1 is part of md0"), swap.clone()]));
+    // What holds the whole disk, mounted or built on.
+    machine.disk("dm-2", "253:2").stack("sda", "dm-2");
+    machine.file("proc/self/mountinfo", "1 0 8:16 / /whole rw - vfat /dev/sdb rw\n");
+    assert_eq!(told("8:0").0, "sda is part of dm-2");
+    assert_eq!(told("8:0").1.len(), 1);
+    assert_eq!(
+        (told("8:16").0.as_str(), told("8:16").1[1].as_str()),
+        ("sdb is mounted at /whole", swap.as_str())
+    );
+    // Nothing is lost by telling apart.
+    for disk in ["8:0", "8:16", "9:0", "7:0"] {
+        let found = machine.system.uses_of_disk(number(disk)).unwrap();
+        let apart: BTreeSet<_> = found.iter().map(Use::to_string).collect();
+        assert_eq!(apart.into_iter().collect::<Vec<_>>(), uses(&machine, disk), "{disk}");
+    }
+}
+
+#[test]
 fn every_device_of_a_btrfs_is_mounted() {
     let machine = machine();
     for device in ["sda/sda1", "sdb/sdb2"] {
