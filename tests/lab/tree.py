@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import stat
 from pathlib import Path
 
@@ -12,6 +13,8 @@ ESP_FILES = {
     "EFI/debian/grubx64.efi": "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
 }
 SERIAL = "console=tty0 console=ttyS0,115200"
+# Root's password at the console is "halfhour": openssl passwd -6 -salt halfhourlab halfhour
+PASSWORD = "$6$halfhourlab$8IzUkUevfF83XE16gZouqRZ0yNqPswXg140sGk7123MKVAvUE06vbv0WNc8mW6B.0izqXb0sAkmStEdZs18ub0"
 
 
 def dress(root, layout, seed):
@@ -20,6 +23,8 @@ def dress(root, layout, seed):
     (etc / "fstab").write_text(fstab(layout))
     (etc / "hostname").write_text(f"server{seed}\n")
     (etc / "machine-id").write_text(f"{random.Random(f'machine {seed}').getrandbits(128):032x}\n")
+    shadow = etc / "shadow"
+    shadow.write_text(re.sub(r"^root:[^:]*:", f"root:{PASSWORD}:", shadow.read_text(), flags=re.MULTILINE))
     for name in ("srv", "boot/efi"):
         (root / name).mkdir(parents=True, exist_ok=True)
     kernel = sorted((root / "boot").glob("vmlinuz-*"))[0].name

@@ -40,7 +40,8 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
-fn profile() -> PathBuf {
+/// The folder of this build.
+pub(crate) fn profile() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
     test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_owned()
 }

@@ -24,6 +24,11 @@ pub use image::is_available;
 /// The host, as a guest sees it.
 pub const HOST: &str = "10.0.2.2";
 
+/// Whether a guest found out that hardware virtualisation works here.
+pub(crate) fn has_kvm() -> bool {
+    machine::known_kvm() == Some(true)
+}
+
 /// How a file is a disk of the guest.
 #[derive(Clone, Debug)]
 pub enum Disk {

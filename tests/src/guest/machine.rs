@@ -4,12 +4,13 @@
 //! real time against a guest that waits for ever.
 
 use super::{Disk, image};
+use crate::qemu::Qemu;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const PROBE: Duration = Duration::from_secs(8);
 
 /// A running machine.
 pub(super) struct Machine {
-    qemu: Child,
+    qemu: Qemu,
     port: UnixStream,
     answers: Receiver<Value>,
     /// Answers to what nobody asked about yet.
@@ -77,7 +78,7 @@ impl Machine {
             }
         });
         if spawned.is_err() {
-            drop(qemu.kill());
+            qemu.kill();
         }
         Self { qemu, port, answers, kept: Vec::new(), is_over: false, folder }
     }
@@ -93,7 +94,7 @@ impl Machine {
         if let Some(at) = self.kept.iter().position(|answer| pick(answer).is_some()) {
             return pick(&self.kept.remove(at)).expect("just picked");
         }
-        let (begun, cpu) = (Instant::now(), self.cpu());
+        let (begun, cpu) = (Instant::now(), self.qemu.cpu());
         loop {
             match self.answers.recv_timeout(Duration::from_millis(500)) {
                 Ok(answer) => match pick(&answer) {
@@ -104,7 +105,7 @@ impl Machine {
                     panic!("{what}: the guest is gone\n{}", self.console())
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let used = self.cpu().saturating_sub(cpu);
+                    let used = self.qemu.cpu().saturating_sub(cpu);
                     if used > PATIENCE_CPU || begun.elapsed() > PATIENCE {
                         let spent = begun.elapsed();
                         panic!(
@@ -127,7 +128,7 @@ impl Machine {
     pub(super) fn finish(&mut self) {
         let begun = Instant::now();
         let status = loop {
-            match self.qemu.try_wait().expect("a child") {
+            match self.qemu.ended() {
                 Some(status) => break status,
                 None if begun.elapsed() > PATIENCE => panic!("the guest does not end\n{}", self.console()),
                 None => thread::sleep(Duration::from_millis(20)),
@@ -144,31 +145,21 @@ impl Machine {
 
     /// Kills it, as a power cut does.
     pub(super) fn kill(&mut self) {
-        drop(self.qemu.kill());
-        drop(self.qemu.wait());
+        self.qemu.kill();
         self.is_over = true;
-    }
-
-    /// Processor time that QEMU used.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        // In hundredths of a second, everywhere on x86.
-        Duration::from_millis(fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10)
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        drop(self.qemu.kill());
-        drop(self.qemu.wait());
+        self.qemu.kill();
         if !self.is_over {
             println!("--- console of the guest\n{}\n---", self.console());
         }
     }
 }
 
-fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Child, UnixStream) {
+fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Qemu, UnixStream) {
     let file = |name: &str| folder.join(name).display().to_string();
     let (accel, cpu) = if kvm { ("kvm", "host") } else { ("tcg,tb-size=256", "max") };
     let port = format!("socket,id=port,path={},server=on,wait=on", file("port"));
@@ -212,19 +203,15 @@ fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Chil
         "-device",
         "virtserialport,chardev=port,name=e2e",
     ]);
-    let log = File::create(folder.join("qemu")).expect("a file");
-    qemu.args(devices).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let mut child = qemu.spawn().expect("QEMU starts");
+    qemu.args(devices);
+    let mut qemu = Qemu::start(qemu, &folder.join("qemu"));
     let begun = Instant::now();
     loop {
         // It waits for us before it runs the guest.
         if let Ok(port) = UnixStream::connect(folder.join("port")) {
-            return (child, port);
+            return (qemu, port);
         }
-        let is_over = child.try_wait().expect("a child").is_some();
-        if is_over || begun.elapsed() > Duration::from_secs(120) {
-            drop(child.kill());
-            drop(child.wait());
+        if qemu.ended().is_some() || begun.elapsed() > Duration::from_secs(120) {
             panic!(
                 "QEMU does not start: {}",
                 std::fs::read_to_string(folder.join("qemu")).unwrap_or_default()
@@ -235,25 +222,35 @@ fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Chil
 }
 
 /// Whether hardware virtualisation really runs our kernel here; where it is emulated it may take for ever. Found out
-/// once for each start of this machine.
+/// once for each start of this machine, with the archive in `folder`.
 fn has_kvm(folder: &Path) -> bool {
-    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return false;
-    }
-    let start = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let note: PathBuf = image::folder().join("kvm");
-    let known = std::fs::read_to_string(&note).unwrap_or_default();
-    if let Some(answer) = known.strip_prefix(&start) {
-        return answer == "yes";
+    if let Some(known) = known_kvm() {
+        return known;
     }
     let (mut probe, port) = spawn(folder, true, 768, &[]);
     drop(port.set_read_timeout(Some(PROBE)));
     let mut line = String::new();
     let works = BufReader::new(port).read_line(&mut line).is_ok() && line.contains("ready");
-    drop(probe.kill());
-    drop(probe.wait());
+    probe.kill();
     drop(std::fs::remove_file(folder.join("port")));
-    drop(std::fs::write(&note, format!("{start}{}", if works { "yes" } else { "no" })));
+    drop(std::fs::write(note(), format!("{}{}", this_start(), if works { "yes" } else { "no" })));
     println!("hardware virtualisation {}", if works { "works" } else { "does not run a guest: emulating" });
     works
+}
+
+/// What is known of it already. Not known is taken for no by who has no guest at hand to find out.
+pub(super) fn known_kvm() -> Option<bool> {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return Some(false);
+    }
+    let known = std::fs::read_to_string(note()).unwrap_or_default();
+    known.strip_prefix(&this_start()).map(|answer| answer == "yes")
+}
+
+fn note() -> PathBuf {
+    image::folder().join("kvm")
+}
+
+fn this_start() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
