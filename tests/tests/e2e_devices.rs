@@ -2,9 +2,20 @@
 
 use halfhour_tests::tree::Tree;
 use halfhour_tests::{Imager, LoopDisk, MIB, Scratch, judge, junk, need, recipe, table, tool};
+use imager::captures;
+use imager::monitor::Silent;
+use imager::repository::{Found, Repository};
+use imager::restore::plan::{self, Request, Scope};
+use imager::restore::untouched::Proof;
+use imager::restore::volume::ReadBack;
+use imager::restore::{self, Options, Report};
+use imager_disk::{Access, Device};
+use imager_units::ErrorKind;
+use netshare_store::DirStore;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 /// Parts of a disk by the number of their partition.
 const EFI: u32 = 1;
@@ -148,18 +159,90 @@ fn the_other_partitions_cannot_be_written_meanwhile() {
 }
 
 #[test]
-fn a_disk_with_a_mounted_data_volume_is_refused() {
+fn a_mounted_data_volume_stays_mounted_and_is_not_locked() {
+    for options in ["rw", "ro"] {
+        let Some(machine) = Machine::new(512, 0) else { return };
+        let originals = machine.originals();
+        machine.capture();
+        let disk = &machine.disk;
+        let request = ["restore", "m", "--to", &disk.path];
+        let unmounted = machine.hash(&request);
+        let at = machine.scratch.path("srv");
+        let mounted = halfhour_tests::device::mount(&disk.partition(DATA), &at, options);
+        if options == "rw" {
+            std::fs::write(at.join("before"), "before").expect("it is mounted to be written");
+        }
+        for number in [EFI, ROOT] {
+            junk::over(Path::new(&disk.partition(number)), 0, place(number).1);
+        }
+        let plan = machine.imager.json(&[&request[..], &["--plan"]].concat());
+        let used = format!("{}p3 is mounted", disk.name());
+        assert!(
+            plan["disks"][0]["in_use"][0]["uses"][0].as_str().is_some_and(|text| text.starts_with(&used))
+        );
+        assert_eq!((&plan["plan"], &plan["disks"][0]["in_use"][0]["key"]), (&json!(unmounted), &json!("3")));
+        let ran = machine.imager.ok(&machine.confirmed(&request));
+        let said = "volume 3: in use: written by its own users, not by this restore (the kernel counted only our writes";
+        assert!(ran.stdout.contains(said) && ran.stdout.contains("volume 4: untouched"), "{}", ran.text());
+        assert!(!disk.is_read_only(DATA));
+        if options == "rw" {
+            std::fs::write(at.join("after"), "after").expect("it can still be written");
+        }
+        drop(mounted);
+        assert_eq!(judge::fsck(&disk.partition(DATA), "ext4").0, Some(0));
+        machine.assert_same(EFI, "fat12", &originals[0], disk);
+        machine.assert_same(ROOT, "ext4", &originals[1], disk);
+        let report = machine.imager.json(&machine.confirmed(&request));
+        assert_eq!(report["untouched"][0]["unchanged"], true, "nobody uses it any more: {report}");
+    }
+}
+
+#[test]
+fn a_volume_that_comes_into_use_after_the_plan_is_found_before_the_first_write() {
     let Some(machine) = Machine::new(512, 0) else { return };
     machine.capture();
     let disk = &machine.disk;
+    junk::over(Path::new(&disk.partition(ROOT)), 0, place(ROOT).1);
+    for (number, said) in [(EFI, "is in use"), (ROOT, "is in use"), (DATA, "came into use since")] {
+        let node = disk.partition(number);
+        let before = judge::whole(&disk.path);
+        let claim = move || Device::open(Path::new(&node), Access::ReadClaimed, None).expect("it is free");
+        let error = restored_after(&machine, claim).expect_err("it is in use");
+        println!("{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(format!("{error:?}").contains(said), "{error:?}");
+        assert_eq!(judge::whole(&disk.path), before, "nothing was written");
+        let locked: Vec<_> = (EFI..=SWAP).filter(|number| disk.is_read_only(*number)).collect();
+        assert_eq!(locked, Vec::<u32>::new());
+    }
+    // The same with boot code, which has to be the captured one while the data volume is in use.
     let mounted = halfhour_tests::device::mount(&disk.partition(DATA), &machine.scratch.path("srv"), "ro");
-    let before = judge::whole(&disk.path);
-    let error = machine.imager.fails(4, &["restore", "m", "--to", &disk.path, "--plan"]);
-    let message = error["message"].as_str().expect("a message");
-    assert!(message.contains("srv") && message.contains("p3"), "who uses it is named: {message}");
-    assert_eq!(judge::whole(&disk.path), before);
+    let path = disk.path.clone();
+    let error =
+        restored_after(&machine, move || junk::poke(Path::new(&path), 0, b"other")).expect_err("it differs");
+    assert!(format!("{error:?}").contains("boot code"), "{error:?}");
     drop(mounted);
-    machine.imager.ok(&machine.confirmed(&["restore", "m", "--to", &disk.path]));
+}
+
+/// Makes the plan, does something, and carries the plan out.
+fn restored_after<T>(machine: &Machine, then: impl FnOnce() -> T) -> imager_units::Result<Report> {
+    let Found::Open(repository) = Repository::find(Arc::new(DirStore::open(&machine.imager.repository)?))?
+    else {
+        panic!("it has no passphrase");
+    };
+    let (newest, _) = captures::find(&repository, &"m".parse()?)?;
+    let request = Request {
+        targets: vec![(1, machine.disk.path.clone().into())],
+        scope: Scope::InPlace,
+        volumes: Vec::new(),
+        erase: Vec::new(),
+        erase_files: false,
+        repository: None,
+    };
+    let plan = plan::plan(&repository, &newest, &request)?;
+    let _kept = then();
+    let options = Options { read_back: ReadBack::Yes, proof: Proof::Samples };
+    restore::run(&repository, &plan, options, &Silent::default())
 }
 
 #[test]

@@ -89,12 +89,10 @@ fn a_target_in_use_is_refused() {
     let request = ["restore", "machine", "--to", &disk.path];
     let hash = machine.hash(&request);
     let request = [&request[..], &["--confirm", &hash]].concat();
-    // A data volume too: the disk is refused as long as anything of it is in use.
-    for partition in [1, 2, 3, 4] {
+    for partition in [1, 2] {
         let node = disk.partition(partition);
         let _used: Box<dyn std::any::Any> = match partition {
             1 => Box::new(loop_over(&node)),
-            4 => Box::new(swap_on(&node)),
             _ => Box::new(mount(&node, &machine.scratch.path("at"), "ro")),
         };
         let text = machine.refused(4, &disk.path, &request);
@@ -102,9 +100,29 @@ fn a_target_in_use_is_refused() {
         let of_file = machine.refused(4, &disk.file, &["restore", "machine", "--to", &disk.file, "--yes"]);
         says(&of_file, &["in use", disk.name()]);
     }
+    // What is not written may be in use; not so where the disk is a file, which has no partitions to keep apart.
+    for partition in [3, 4] {
+        let node = disk.partition(partition);
+        let _used: Box<dyn std::any::Any> = match partition {
+            4 => Box::new(swap_on(&node)),
+            _ => Box::new(mount(&node, &machine.scratch.path("at"), "ro")),
+        };
+        assert_eq!(machine.hash(&["restore", "machine", "--to", &disk.path]), hash);
+        let named = ["restore", "machine", "--to", &disk.path, "--volume", &partition.to_string(), "--plan"];
+        says(&machine.refused(4, &disk.path, &named), &["in use", &format!("{}p{partition}", disk.name())]);
+        let of_file = machine.refused(4, &disk.file, &["restore", "machine", "--to", &disk.file, "--yes"]);
+        says(&of_file, &["in use", disk.name()]);
+    }
+    // A second name for the whole disk.
+    {
+        let _used = loop_over(&disk.path);
+        says(&machine.refused(4, &disk.path, &request), &["in use", disk.name()]);
+    }
     let bare = ["restore", "machine", "--bare-metal", "--to", &disk.path, "--erase", &disk.path, "--plan"];
     let _used = mount(&disk.partition(3), &machine.scratch.path("at"), "ro");
     says(&machine.refused(4, &disk.path, &bare), &["in use"]);
+    let tables = ["restore", "machine", "--tables", "--to", &disk.path, "--plan"];
+    says(&machine.refused(4, &disk.path, &tables), &["in use"]);
 }
 
 #[test]

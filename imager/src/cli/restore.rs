@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::output::{Columns, print, print_json};
 use super::progress::Shown;
 use super::{Status, session};
-use imager::restore::plan::{self, DiskPlan, Plan, Request, Scope, describe_mode};
-use imager::restore::untouched::Proof;
+use imager::restore::plan::{self, BootCode, DiskPlan, Plan, Request, Scope, describe_mode};
+use imager::restore::untouched::{Proof, Untouched};
 use imager::restore::volume::ReadBack;
 use imager::restore::{self, Options, Report};
 use imager_image::manifest::Manifest;
@@ -150,15 +150,21 @@ fn disk_text(disk: &DiskPlan, manifest: &Manifest) -> String {
         let name =
             manifest.volumes.iter().find(|volume| volume.key == *key).map(|volume| volume.name.clone());
         let (at, len) = (extent.start().to_string(), size(extent.len()));
-        let what = "untouched".to_owned();
+        let uses: Vec<_> = disk.target.users_of(*extent).map(ToString::to_string).collect();
+        let what = match uses.is_empty() {
+            true => "untouched".to_owned(),
+            false => format!("in use, and stays so: {}", uses.join(", ")),
+        };
         columns.row(vec!["leave".to_owned(), key.clone(), name.unwrap_or_default(), at, len, what]);
     }
     let mut out = columns.render("  ");
     if disk.table.is_some() {
         out.push_str("  write  the partition table\n");
     }
-    if disk.boot_code {
-        out.push_str("  write  boot code outside volumes\n");
+    match disk.boot_code {
+        BootCode::Leave => {}
+        BootCode::Write => out.push_str("  write  boot code outside volumes\n"),
+        BootCode::Keep => out.push_str("  leave  boot code outside volumes: it is the captured one\n"),
     }
     if let Some(size) = disk.extend_to {
         out.push_str(&format!("  the file is extended to {size}\n"));
@@ -185,15 +191,25 @@ fn plan_json(plan: &Plan, manifest: &Manifest) -> Value {
             "scope": scope_text(disk.scope),
             "volumes": volumes.collect::<Vec<_>>(),
             "writes_table": disk.table.is_some(),
-            "writes_boot_code": disk.boot_code,
+            "writes_boot_code": disk.boot_code == BootCode::Write,
             "swap_resets": disk.swap_resets.iter().map(|r| &r.key).collect::<Vec<_>>(),
             "untouched": disk.untouched.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            "in_use": in_use_json(disk),
         })
     });
     json!({
         "capture": plan.capture, "machine": manifest.header.machine, "plan": plan.hash(),
         "disks": disks.collect::<Vec<_>>(), "warnings": plan.warnings, "not_captured": manifest.not_captured,
     })
+}
+
+fn in_use_json(disk: &DiskPlan) -> Value {
+    let used = disk.untouched.iter().filter(|(_, extent)| disk.target.is_used(*extent));
+    let used = used.map(|(key, extent)| {
+        let uses = disk.target.users_of(*extent).map(ToString::to_string).collect::<Vec<_>>();
+        json!({ "key": key, "uses": uses })
+    });
+    used.collect()
 }
 
 fn report_json(plan: &Plan, manifest: &Manifest, report: &Report) -> Value {
@@ -221,11 +237,7 @@ fn report_text(report: &Report) -> String {
     }
     out.push_str(&columns.render("  "));
     for untouched in &report.untouched {
-        let how = if untouched.unchanged { "untouched" } else { "CHANGED" };
-        let counted = untouched
-            .written_bytes
-            .map_or(String::new(), |n| format!(", {n} bytes written by the kernel's count"));
-        out.push_str(&format!("  volume {}: {how} ({}{counted})\n", untouched.key, untouched.proof));
+        out.push_str(&untouched_text(untouched));
     }
     for warning in &report.warnings {
         out.push_str(&format!("warning: {warning}\n"));
@@ -243,4 +255,23 @@ fn report_text(report: &Report) -> String {
         report.elapsed_seconds
     ));
     out
+}
+
+fn untouched_text(untouched: &Untouched) -> String {
+    let Untouched { key, proof, written_bytes, .. } = untouched;
+    let how = match untouched.unchanged {
+        Some(true) => "untouched",
+        Some(false) => "CHANGED",
+        None => {
+            let how = "in use: written by its own users, not by this restore";
+            let proof = match *proof {
+                "counters" => "the kernel counted only our writes to the rest of the disk",
+                _ => "the kernel's count does not show it",
+            };
+            return format!("  volume {key}: {how} ({proof})\n");
+        }
+    };
+    let counted =
+        written_bytes.map_or(String::new(), |n| format!(", {n} bytes written by the kernel's count"));
+    format!("  volume {key}: {how} ({proof}{counted})\n")
 }

@@ -1,8 +1,11 @@
 //! Restoring: a plan that was shown, then writes in an order that leaves nothing that looks finished until it is.
 
 mod fetch;
+mod in_place;
 mod outside;
 pub mod plan;
+pub mod shield;
+pub mod tally;
 pub mod target;
 pub mod untouched;
 pub mod volume;
@@ -10,15 +13,16 @@ mod work;
 
 use crate::monitor::{Monitor, check_cancelled};
 use crate::repository::Repository;
-use imager_disk::{System, WriteAt};
+use imager_disk::{Access, Device, WriteAt};
 use imager_image::manifest::{Mode, Problem, Role, Run};
-use imager_units::{ByteLen, ByteOffset, Context, ExtentSet, Result};
+use imager_units::{ByteLen, Context, ExtentSet, Result};
 use plan::{DiskPlan, Plan, Scope, VolumePlan};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use target::{Account, Shield, Writer, window};
+use tally::Tally;
+use target::{Account, Writer, window};
 use untouched::{Proof, Untouched, witness};
 use volume::{Job, Outcome, ReadBack};
 
@@ -52,7 +56,7 @@ pub struct VolumeReport {
 pub struct Report {
     /// The volumes written.
     pub volumes: Vec<VolumeReport>,
-    /// The volumes proven untouched.
+    /// The volumes left alone: proven untouched, or in use by others.
     pub untouched: Vec<Untouched>,
     /// Bytes read from targets to compare.
     pub read_bytes: u64,
@@ -112,17 +116,19 @@ struct DiskRun<'a> {
 impl DiskRun<'_> {
     fn run(&self, whole: &Plan, report: &mut Report) -> Result<()> {
         let (target, proof) = (&self.plan.target, self.options.proof);
+        self.settle_cache()?;
         let witnesses = witness(target, self.plan.untouched.clone(), whole.capture, proof)?;
-        let counted = self.counted();
+        let tally = Tally::begin(target);
         match self.plan.scope {
             Scope::InPlace => self.in_place(report)?,
             Scope::Tables => self.tables(report)?,
             Scope::BareMetal => self.bare_metal(report)?,
         }
-        self.settle(counted, report);
+        let agrees = self.settle(tally.as_ref(), report);
+        self.drop_cache()?;
         for witness in &witnesses {
-            let testimony = witness.testify(target, whole.capture)?;
-            if !testimony.unchanged {
+            let testimony = witness.testify(target, whole.capture, agrees)?;
+            if testimony.unchanged == Some(false) {
                 report.problems.push(Problem {
                     volume: testimony.key.clone(),
                     message: "changed although it was not to be touched".to_owned(),
@@ -146,70 +152,39 @@ impl DiskRun<'_> {
         Ok(writer)
     }
 
-    fn in_place(&self, report: &mut Report) -> Result<()> {
+    /// Has nothing wait in the cache of the disk's own node: it would be written over what goes through partitions.
+    fn settle_cache(&self) -> Result<()> {
         let target = &self.plan.target;
-        let planned: Vec<_> = self.plan.volumes.iter().map(|volume| volume.extent).collect();
-        let by_partition = target.is_block && self.plan.disk.table.kind != "none";
-        let resets: Vec<_> = self.plan.swap_resets.iter().map(|reset| reset.extent).collect();
-        let writable = [planned.as_slice(), resets.as_slice()].concat();
-        let _shield = if by_partition { Some(Shield::raise(target, &writable)?) } else { None };
-        let whole = if by_partition { None } else { Some(Arc::new(self.open_whole()?)) };
-        // First of all: a system that is put back must never wake up with the memory of another one, wherever this stops.
-        for reset in &self.plan.swap_resets {
-            let write = |target: &dyn WriteAt| -> Result<()> {
-                target.write_all_at(ByteOffset::ZERO, &reset.page)?;
-                target.flush()
-            };
-            match &whole {
-                Some(whole) => write(&window(whole, reset.extent)?)?,
-                None => write(&self.open(&target.partition(reset.extent)?.path)?)?,
-            }
-            report.written_bytes += reset.page.len() as u64;
-            report.warnings.push(format!("the hibernated system in swap volume {} was discarded", reset.key));
-        }
-        // What boots last: until then the machine does not.
-        let (boot, others): (Vec<_>, Vec<_>) =
-            self.plan.volumes.iter().partition(|planned| planned.volume.role == Role::Boot);
-        for planned in others.into_iter().chain(boot) {
-            let outcome = match &whole {
-                Some(whole) => self.volume(planned, &window(whole, planned.extent)?)?,
-                None => {
-                    let node = target.partition(planned.extent)?;
-                    self.volume(planned, &self.open(&node.path)?)?
-                }
-            };
-            self.book(planned, &outcome, report);
-        }
-        if self.plan.boot_code && !report.is_damaged {
-            let whole = match whole {
-                Some(whole) => whole,
-                None => Arc::new(self.open_whole()?),
-            };
-            let read_back = self.options.read_back;
-            let written = outside::restore_boot_code(self.repository, self.plan, &whole, read_back)?;
-            report.written_bytes += written.total().get();
+        if target.is_block {
+            Device::open(&target.path, Access::Read, None)?.flush()?;
         }
         Ok(())
     }
 
-    /// The kernel's count of bytes written to the disk and all its partitions.
-    fn counted(&self) -> Option<ByteLen> {
-        let device = self.plan.target.device?;
-        System::new().write_counters(device).ok().map(|counters| counters.written)
+    /// Has whoever reads the disk through its own node see what was written through partitions.
+    fn drop_cache(&self) -> Result<()> {
+        let target = &self.plan.target;
+        if target.is_block {
+            Device::open(&target.path, Access::Read, None)?.drop_cache(target.geometry.extent());
+        }
+        Ok(())
     }
 
-    /// What the kernel counted must be what we wrote: more means that something else wrote to the disk meanwhile.
-    fn settle(&self, before: Option<ByteLen>, report: &mut Report) {
-        let (Some(before), Some(after)) = (before, self.counted()) else { return };
-        let (counted, ours) = (after.saturating_sub(before), self.account.total());
-        if counted != ours {
+    /// What the kernel counted must be what we wrote: more means that something else wrote to the disk meanwhile. Says
+    /// whether it was; false where there is no count.
+    fn settle(&self, tally: Option<&Tally>, report: &mut Report) -> bool {
+        let Some(counted) = tally.and_then(Tally::end) else { return false };
+        let (ours, target) = (self.account.total(), &self.plan.target);
+        let agrees = counted.agrees(ours);
+        if !agrees {
+            let beside = if target.uses.partitions.is_empty() { "" } else { " beside what others use" };
             report.warnings.push(format!(
-                "the kernel counted {} bytes written to {}, {} of them ours",
-                counted.get(),
-                self.plan.target.path.display(),
+                "the kernel counted {counted} bytes written to {}{beside}, {} of them ours",
+                target.path.display(),
                 ours.get()
             ));
         }
+        agrees
     }
 
     fn tables(&self, report: &mut Report) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::map::{BLOCK, MapReader, block_extent};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use imager_disk::table::Table;
-use imager_disk::{ReadAt, WriteAt};
+use imager_disk::{Access, Device, ReadAt, WriteAt};
 use imager_image::frame::FrameKind;
 use imager_image::manifest::Map;
 use imager_image::node::Content;
@@ -63,9 +63,7 @@ fn write_pieces(
 ) -> Result<ExtentSet> {
     let mut written = ExtentSet::new();
     for (at, bytes) in pieces {
-        let mut there = vec![0; bytes.len()];
-        let same = target.read_exact_at(*at, &mut there).is_ok() && there == *bytes;
-        if !same {
+        if !holds(target, *at, bytes).unwrap_or(false) {
             target.write_all_at(*at, bytes)?;
             written.insert(Extent::between(*at, at.saturating_add(ByteLen::of(bytes))));
         }
@@ -75,14 +73,18 @@ fn write_pieces(
     }
     target.flush()?;
     for (at, bytes) in pieces.iter().filter(|_| read_back == ReadBack::Yes) {
-        let mut there = vec![0; bytes.len()];
-        target.read_exact_at(*at, &mut there)?;
-        if there != *bytes {
+        if !holds(target, *at, bytes)? {
             let what = format!("the disk does not hold what was written to it at {at}");
             return Err(Error::new(ErrorKind::Io, what));
         }
     }
     Ok(written)
+}
+
+fn holds(target: &(impl ReadAt + ?Sized), at: ByteOffset, bytes: &[u8]) -> Result<bool> {
+    let mut there = vec![0; bytes.len()];
+    target.read_exact_at(at, &mut there)?;
+    Ok(there == bytes)
 }
 
 /// The bytes outside volumes that a machine boots with: the code in sector 0 and, on an MBR disk, the gap behind it.
@@ -123,6 +125,17 @@ pub(super) fn restore_boot_code(
 ) -> Result<ExtentSet> {
     let pieces = read_map(repository, &plan.disk.remainder, &boot_code(plan))?;
     write_pieces(disk, &pieces, read_back)
+}
+
+/// Whether the boot code on the disk is the captured one; what cannot be read is not.
+///
+/// # Errors
+/// `Corrupt` when it is damaged in the repository; `Io`, `Denied` when the target cannot be opened.
+pub(super) fn boot_code_matches(repository: &Repository, plan: &DiskPlan) -> Result<bool> {
+    let pieces = read_map(repository, &plan.disk.remainder, &boot_code(plan))?;
+    let target = &plan.target;
+    let disk = Device::open(&target.path, Access::ReadDirect, Some(target.geometry.logical))?;
+    Ok(pieces.iter().all(|(at, bytes)| holds(&disk, *at, bytes).unwrap_or(false)))
 }
 
 /// Makes a disk unrecognisable before it is made anew.

@@ -19,7 +19,10 @@ use imager_image::pack::PackRef;
 use imager_image::{CaptureId, names};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use imager_volume::State;
-use refuse::{check_distinct, check_entries, check_erasable, check_volumes, denied, lost_table, too_small};
+use refuse::{
+    check_boot_code, check_distinct, check_entries, check_erasable, check_volumes, denied, lost_table,
+    too_small,
+};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -82,6 +85,17 @@ pub struct SwapReset {
     pub page: Vec<u8>,
 }
 
+/// What happens to the boot code outside volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootCode {
+    /// Nothing: it was not asked for.
+    Leave,
+    /// It is written where it differs.
+    Write,
+    /// It is the captured one and stays: beside partitions in use the disk itself cannot be written.
+    Keep,
+}
+
 /// What happens to one disk.
 pub struct DiskPlan {
     /// The disk as captured.
@@ -94,8 +108,8 @@ pub struct DiskPlan {
     pub volumes: Vec<VolumePlan>,
     /// The table to be written, fitted to the target.
     pub table: Option<Table>,
-    /// Whether boot code outside volumes is put back.
-    pub boot_code: bool,
+    /// What happens to boot code outside volumes.
+    pub boot_code: BootCode,
     /// Hibernated swap volumes.
     pub swap_resets: Vec<SwapReset>,
     /// Volumes of the target that are left alone: key and place.
@@ -131,7 +145,11 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             )
         })?;
         let target = Target::open(path, SectorSize::new(disk.logical_sector_bytes)?)?;
-        target.check_free(request.repository.as_deref())?;
+        target.check_apart(request.repository.as_deref())?;
+        // Only a disk that keeps its table can go on being used beside what is written.
+        if request.scope != Scope::InPlace || disk.table.kind == "none" {
+            target.check_free()?;
+        }
         let chosen = choose(manifest, *number, request)?;
         let mut planned = match request.scope {
             Scope::InPlace => in_place(disk, target, chosen, request, &mut plan.warnings)?,
@@ -142,8 +160,12 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             volume.content = preflight(repository, &volume.map)
                 .context(|| format!("volume {} cannot be restored", volume.volume.key))?;
         }
-        if planned.boot_code {
+        if planned.boot_code != BootCode::Leave {
             preflight(repository, &disk.remainder).context(|| format!("disk {number} cannot be restored"))?;
+        }
+        if planned.boot_code == BootCode::Write && !planned.target.uses.partitions.is_empty() {
+            check_boot_code(repository, &planned)?;
+            planned.boot_code = BootCode::Keep;
         }
         plan.disks.push(planned);
     }
@@ -239,6 +261,7 @@ fn in_place(
     for volume in chosen {
         volumes.push(volume_plan(disk, volume)?);
     }
+    target.check_free_at(&volumes.iter().map(|planned| planned.extent).collect::<Vec<_>>())?;
     let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
     let size = ByteLen::new(disk.size_bytes);
     let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
@@ -282,7 +305,9 @@ fn in_place(
             None => untouched.push((volume.key.clone(), volume.extent)),
         }
     }
-    let boot_code = is_divided && request.volumes.is_empty();
+    target.check_free_at(&swap_resets.iter().map(|reset| reset.extent).collect::<Vec<_>>())?;
+    let asked = is_divided && request.volumes.is_empty();
+    let boot_code = if asked { BootCode::Write } else { BootCode::Leave };
     let (disk, scope) = (disk.clone(), Scope::InPlace);
     Ok(DiskPlan { disk, target, scope, volumes, table: None, boot_code, swap_resets, untouched, extend_to })
 }
@@ -316,7 +341,17 @@ fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
     let extend_to = (size > target.geometry.size).then_some(size);
     let (disk, scope, table) = (disk.clone(), Scope::Tables, Some(table));
     let (volumes, swap_resets) = (Vec::new(), Vec::new());
-    Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: false, swap_resets, untouched, extend_to })
+    Ok(DiskPlan {
+        disk,
+        target,
+        scope,
+        volumes,
+        table,
+        boot_code: BootCode::Leave,
+        swap_resets,
+        untouched,
+        extend_to,
+    })
 }
 
 fn bare_metal(
@@ -352,7 +387,17 @@ fn bare_metal(
     }
     let (disk, scope) = (disk.clone(), Scope::BareMetal);
     let (swap_resets, untouched) = (Vec::new(), Vec::new());
-    Ok(DiskPlan { disk, target, scope, volumes, table, boot_code: true, swap_resets, untouched, extend_to })
+    Ok(DiskPlan {
+        disk,
+        target,
+        scope,
+        volumes,
+        table,
+        boot_code: BootCode::Write,
+        swap_resets,
+        untouched,
+        extend_to,
+    })
 }
 
 /// Reads a whole map and checks that every pack it refers to is there; says how many bytes have content.

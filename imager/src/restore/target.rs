@@ -1,13 +1,14 @@
 //! Targets: which disk, whether it may be written at all, and how it is opened.
 //!
-//! In place, each planned volume is written through its own partition node, claimed for us alone, while the disk's
-//! other partitions refuse writes; a regular file is opened once and bounded by windows. The whole disk is opened for
-//! writing only for bare metal, and, bounded and last, for boot code.
+//! In place, each planned volume is written through its own partition node, claimed for us alone. What else is on the
+//! disk may stay in use, as long as nothing but the planned partitions is written; a regular file is opened once and
+//! bounded by windows. The whole disk is opened for writing only for bare metal, and, bounded and last, for boot code.
 
 use crate::survey;
 use imager_disk::identity::{DiskIdentity, Partition};
-use imager_disk::{Access, Device, DeviceNumber, Geometry, Protection, ReadAt, System, Window, WriteAt};
-use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
+use imager_disk::usage::{DiskUses, Use};
+use imager_disk::{Access, Device, DeviceNumber, Geometry, ReadAt, System, Window, WriteAt};
+use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ pub struct Target {
     pub device: Option<DeviceNumber>,
     /// Its partitions as the kernel has them.
     pub partitions: Vec<Partition>,
+    /// Who used it when it was opened.
+    pub uses: DiskUses,
     /// To look at it.
     pub reader: Arc<dyn ReadAt>,
 }
@@ -53,6 +56,11 @@ impl Target {
         }
         let number = device.number();
         let partitions = number.map(|number| system.partitions(number)).transpose()?.unwrap_or_default();
+        let uses = system.uses_by_partition(&device)?;
+        if is_block {
+            // Beside a mounted partition the disk's own cache outlives whoever filled it.
+            device.drop_cache(geometry.extent());
+        }
         Ok(Self {
             path: identity.path.clone(),
             identity,
@@ -60,6 +68,7 @@ impl Target {
             is_block,
             device: number,
             partitions,
+            uses,
             reader: Arc::new(device),
         })
     }
@@ -85,34 +94,74 @@ impl Target {
             .unwrap_or_else(|| self.path.display().to_string())
     }
 
-    /// Refuses a disk that anything uses, or on which the repository lies.
+    /// Refuses the disk on which the repository lies, or the system that runs here: a rescue medium's, perhaps.
     ///
     /// # Errors
-    /// `Denied` with who uses it; `Io` when that cannot be found out.
-    pub fn check_free(&self, repository: Option<&Path>) -> Result<()> {
-        let device = Device::open(&self.path, Access::Read, None)?;
-        let system = System::new();
-        if let Some(repository) = repository {
-            self.check_apart(&system, &device, repository)?;
+    /// `Denied`; `Io` when that cannot be found out.
+    pub fn check_apart(&self, repository: Option<&Path>) -> Result<()> {
+        if let Some(repository) = repository
+            && (repository.canonicalize().is_ok_and(|repository| self.path.starts_with(repository))
+                || self.is_under(repository)?)
+        {
+            let what = format!("the repository {} lies on {}", repository.display(), self.path.display());
+            return Err(Error::new(ErrorKind::Denied, what));
         }
-        let uses = system.uses(&device)?;
+        // Where this program lies may be gone from sight; the root never is.
+        if self.is_under(Path::new("/"))? || self.is_under(Path::new("/proc/self/exe")).unwrap_or(false) {
+            let what = format!(
+                "the system that runs here lies on {}: restore it from the rescue medium, or from another one",
+                self.path.display()
+            );
+            return Err(Error::new(ErrorKind::Denied, what));
+        }
+        Ok(())
+    }
+
+    /// Whether a path is on this disk or one of its partitions.
+    fn is_under(&self, path: &Path) -> Result<bool> {
+        let under = System::new().backs_path(path)?;
+        let mut ours = self.device.into_iter().chain(self.partitions.iter().map(|p| p.device));
+        Ok(ours.any(|number| under.contains(&number)))
+    }
+
+    /// Refuses a disk that anything uses.
+    ///
+    /// # Errors
+    /// `Denied` with who uses it.
+    pub fn check_free(&self) -> Result<()> {
+        self.refuse_if(self.uses.iter())
+    }
+
+    /// Refuses a disk of which anything uses what is `planned`, or the disk as a whole.
+    ///
+    /// # Errors
+    /// `Denied` with who uses it.
+    pub fn check_free_at(&self, planned: &[Extent]) -> Result<()> {
+        let there = planned.iter().flat_map(|extent| self.users_of(*extent));
+        self.refuse_if(self.uses.whole.iter().chain(there))
+    }
+
+    fn refuse_if<'a>(&self, uses: impl Iterator<Item = &'a Use>) -> Result<()> {
+        let mut uses: Vec<_> = uses.map(ToString::to_string).collect();
+        uses.sort();
+        uses.dedup();
         if uses.is_empty() {
             return Ok(());
         }
-        let uses: Vec<_> = uses.iter().map(ToString::to_string).collect();
         let what = format!("{} is in use: {}", self.path.display(), uses.join("; "));
         Err(Error::new(ErrorKind::Denied, what))
     }
 
-    fn check_apart(&self, system: &System, device: &Device, repository: &Path) -> Result<()> {
-        let under = system.backs_path(repository)?;
-        let ours = device.number().into_iter().chain(self.partitions.iter().map(|p| p.device));
-        let inside = repository.canonicalize().is_ok_and(|repository| self.path.starts_with(repository));
-        if inside || ours.into_iter().any(|number| under.contains(&number)) {
-            let what = format!("the repository {} lies on {}", repository.display(), self.path.display());
-            return Err(Error::new(ErrorKind::Denied, what));
-        }
-        Ok(())
+    /// The uses of the partitions, as the kernel has them, that reach into `extent`.
+    pub fn users_of(&self, extent: Extent) -> impl Iterator<Item = &Use> {
+        let there =
+            self.uses.partitions.iter().filter(move |(partition, _)| partition.extent.overlaps(extent));
+        there.flat_map(|(_, uses)| uses)
+    }
+
+    /// Whether anybody uses what reaches into `extent`.
+    pub fn is_used(&self, extent: Extent) -> bool {
+        self.users_of(extent).next().is_some()
     }
 
     /// The partition node that is exactly `extent`.
@@ -221,42 +270,6 @@ impl WriteAt for Writer {
             self.device.drop_cache(self.device.geometry().extent());
         }
         Ok(())
-    }
-}
-
-/// The partitions of a disk that must not be written: they refuse writes for as long as this lives.
-pub struct Shield {
-    protected: Vec<(Device, Protection)>,
-}
-
-impl Shield {
-    /// Has every partition of `target` but those in `planned` refuse writes.
-    ///
-    /// # Errors
-    /// `Denied` without the privilege; `Io`.
-    pub fn raise(target: &Target, planned: &[Extent]) -> Result<Self> {
-        let mut shield = Self { protected: Vec::new() };
-        for partition in &target.partitions {
-            if planned.iter().any(|extent| extent.overlaps(partition.extent)) {
-                continue;
-            }
-            let device = Device::open(&partition.path, Access::Read, None)
-                .context(|| format!("protecting partition {}", partition.number))?;
-            let before = device.protection()?;
-            device.protect(Protection::ReadOnly)?;
-            shield.protected.push((device, before));
-        }
-        Ok(shield)
-    }
-}
-
-impl Drop for Shield {
-    fn drop(&mut self) {
-        for (device, before) in &self.protected {
-            if let Err(error) = device.protect(*before) {
-                tracing::warn!("{} stays write-protected: {error}", device.path().display());
-            }
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Before the first write and after the last, a digest is taken of the volume's head and of seeded samples (or of all
 //! of it), read past the cache; on a block device the kernel's own count of writes to the partition must not have moved.
+//! A volume that others use changes by their hands, so it is not looked at; that we wrote nothing to it the kernel shows
+//! by counting nothing but our own writes beside theirs.
 
 use super::target::Target;
 use imager_disk::counters::WriteCounters;
@@ -31,9 +33,14 @@ pub struct Witness {
     /// Its key.
     pub key: String,
     extent: Extent,
+    /// What was looked at; nothing of a volume in use.
+    seen: Option<Seen>,
+    counters: Option<(DeviceNumber, WriteCounters)>,
+}
+
+struct Seen {
     samples: u64,
     digest: blake3::Hash,
-    counters: Option<(DeviceNumber, WriteCounters)>,
 }
 
 /// What became of it.
@@ -41,11 +48,14 @@ pub struct Witness {
 pub struct Untouched {
     /// Its key.
     pub key: String,
-    /// Whether nothing of it changed, as far as was looked.
-    pub unchanged: bool,
-    /// What was looked at: `samples` or `full`.
+    /// Whether nothing of it changed, as far as was looked; `null` when it is in use.
+    pub unchanged: Option<bool>,
+    /// Whether others use it: then it is written by them, and not by the restore.
+    pub in_use: bool,
+    /// What shows it: `samples` or `full`; of a volume in use `counters`, or `none` where the kernel keeps none or counted
+    /// what was not ours.
     pub proof: &'static str,
-    /// Bytes written to its partition meanwhile, by the kernel's count; `null` for a file.
+    /// Bytes written to its partition meanwhile, by the kernel's count; `null` for a file. In use, they are its users'.
     pub written_bytes: Option<u64>,
 }
 
@@ -59,11 +69,16 @@ pub fn witness(
     capture: CaptureId,
     proof: Proof,
 ) -> Result<Vec<Witness>> {
-    let share = SAMPLES.div_ceil(volumes.len().max(1) as u64);
+    let looked_at = volumes.iter().filter(|(_, extent)| !target.is_used(*extent)).count();
+    let share = SAMPLES.div_ceil(looked_at.max(1) as u64);
     let mut witnesses = Vec::new();
     for (key, extent) in volumes {
         let samples = if proof == Proof::Full { u64::MAX } else { share };
-        let digest = digest(target, extent, &key, samples, capture)?;
+        let seen = if target.is_used(extent) {
+            None
+        } else {
+            Some(Seen { samples, digest: digest(target, extent, &key, samples, capture)? })
+        };
         let node = target.partitions.iter().find(|partition| partition.extent == extent);
         let counters = match node {
             Some(node) => {
@@ -72,26 +87,34 @@ pub fn witness(
             }
             None => None,
         };
-        witnesses.push(Witness { key, extent, samples, digest, counters });
+        witnesses.push(Witness { key, extent, seen, counters });
     }
     Ok(witnesses)
 }
 
 impl Witness {
-    /// Looks again.
+    /// Looks again. `all_ours` says whether the kernel counted nothing but our writes beside those of others to what
+    /// they use.
     ///
     /// # Errors
     /// `Io` when it cannot be read.
-    pub fn testify(&self, target: &Target, capture: CaptureId) -> Result<Untouched> {
-        let same = digest(target, self.extent, &self.key, self.samples, capture)? == self.digest;
+    pub fn testify(&self, target: &Target, capture: CaptureId, all_ours: bool) -> Result<Untouched> {
+        let again = |seen: &Seen| digest(target, self.extent, &self.key, seen.samples, capture);
+        let same = self.seen.as_ref().map(|seen| Ok(again(seen)? == seen.digest)).transpose()?;
         let written = self.counters.and_then(|(device, before)| {
             let now = System::new().write_counters(device).ok()?;
             Some(now.since(before))
         });
         Ok(Untouched {
             key: self.key.clone(),
-            unchanged: same && written.is_none_or(WriteCounters::is_nothing),
-            proof: if self.samples == u64::MAX { "full" } else { "samples" },
+            unchanged: same.map(|same| same && written.is_none_or(WriteCounters::is_nothing)),
+            in_use: self.seen.is_none(),
+            proof: match &self.seen {
+                Some(Seen { samples: u64::MAX, .. }) => "full",
+                Some(_) => "samples",
+                None if all_ours => "counters",
+                None => "none",
+            },
             written_bytes: written.map(|counters| counters.written.get() + counters.discarded.get()),
         })
     }

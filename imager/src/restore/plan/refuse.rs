@@ -1,6 +1,8 @@
 //! Every reason not to write, found before anything is written.
 
-use super::{Request, VolumePlan};
+use super::{DiskPlan, Request, VolumePlan};
+use crate::repository::Repository;
+use crate::restore::outside::boot_code_matches;
 use crate::restore::target::Target;
 use crate::survey;
 use imager_disk::ReadAt;
@@ -59,6 +61,23 @@ pub(super) fn check_entries(seen: &survey::Survey, volumes: &[VolumePlan], targe
         }
     }
     Ok(())
+}
+
+/// Beside partitions in use nothing outside volumes can be written, so nothing there may have to be.
+pub(super) fn check_boot_code(repository: &Repository, plan: &DiskPlan) -> Result<()> {
+    if boot_code_matches(repository, plan)? {
+        return Ok(());
+    }
+    let uses: Vec<_> = plan.target.uses.iter().map(ToString::to_string).collect();
+    let keys: Vec<_> =
+        plan.volumes.iter().map(|planned| format!("--volume {}", planned.volume.key)).collect();
+    let what = format!(
+        "has other boot code than was captured, which cannot be written while {}. End that use, or name the volumes, \
+         and the boot code stays as it is: {}",
+        uses.join(" and "),
+        keys.join(" ")
+    );
+    Err(denied(&plan.target, what))
 }
 
 /// A table that does not fit onto the disk; that is the wrong disk, not a share without room.
