@@ -10,6 +10,7 @@ pub mod captures;
 pub mod clock;
 pub mod diff;
 pub mod export;
+pub mod firmware;
 pub mod map;
 pub mod monitor;
 pub mod moved;

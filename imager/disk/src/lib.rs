@@ -8,6 +8,7 @@ mod aligned;
 pub mod counters;
 mod device;
 mod faulty;
+mod hardware;
 pub mod identity;
 mod io;
 mod memory;

@@ -5,6 +5,10 @@
 //! would need to rebuild the machine by hand. The body repeats the header, so the clear one cannot be exchanged. A
 //! digest over the whole object tells damage without a key.
 
+mod firmware;
+
+pub use firmware::{BootEntry, BootPartition, Uefi};
+
 use crate::cursor::{Cursor, narrow};
 use crate::frame::{Codec, FrameKind};
 use crate::id::CaptureId;
@@ -303,6 +307,9 @@ pub struct System {
     pub hardware_uuid: Option<String>,
     /// `bios` or `uefi`, where the capturing system is the machine itself.
     pub firmware: Option<String>,
+    /// What that firmware was told to start, where it is UEFI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi: Option<Uefi>,
     /// Files of the captured system that say how it is put together, by name.
     pub files: std::collections::BTreeMap<String, String>,
 }

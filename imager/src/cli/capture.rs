@@ -7,6 +7,7 @@ use super::progress::Shown;
 use super::{Status, session};
 use imager::capture::{self, DataMode, Options, number_disks};
 use imager::captures;
+use imager::firmware::{Facts, Firmware};
 use imager::repository::Repository;
 use imager::survey;
 use imager_disk::{Access, Device, System};
@@ -33,10 +34,13 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
     let repository = session::repository(global)?;
     let sector = session::sector(options.sector_bytes)?;
     let earlier = newest(&repository, &machine)?;
-    let survey = survey::survey(
+    let mut survey = survey::survey(
         number_disks(open_all(&paths, sector)?, earlier.as_ref()),
         &options.role.iter().cloned().collect(),
     )?;
+    if are_of_this_machine(&paths)? {
+        survey.firmware = Facts::of(&Firmware::new());
+    }
     let consistency = if in_use.is_empty() { Consistency::Offline } else { Consistency::Inconsistent };
     let how = Options {
         machine,
@@ -74,6 +78,13 @@ fn open_all(paths: &[PathBuf], sector: Option<SectorSize>) -> Result<Vec<survey:
 
 fn is_block(path: &Path) -> Result<bool, Error> {
     Ok(Device::open(path, Access::Read, None)?.is_block())
+}
+
+/// Whether these are disks of this machine, and none a file (or a loop device) that stands for another's.
+fn are_of_this_machine(paths: &[PathBuf]) -> Result<bool, Error> {
+    let system = System::new();
+    let is_one = |path: &PathBuf| system.is_hardware(&Device::open(path, Access::Read, None)?);
+    Ok(!paths.iter().map(is_one).collect::<Result<Vec<_>, _>>()?.contains(&false))
 }
 
 /// A disk that is named twice, perhaps by two names, would be two disks in the image.

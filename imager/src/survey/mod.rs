@@ -3,6 +3,7 @@
 pub mod fstab;
 mod roles;
 
+use crate::firmware::Facts;
 use imager_disk::identity::DiskIdentity;
 use imager_disk::table::{self, Entry, Table, TableKind};
 use imager_disk::{Access, Device, Geometry, ReadAt, System, Window};
@@ -57,6 +58,8 @@ pub struct Survey {
     pub volumes: Vec<Volume>,
     /// Text files of the system found on them that say how it is put together.
     pub files: BTreeMap<String, String>,
+    /// The firmware of the machine, where that is the one the disks belong to.
+    pub firmware: Facts,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -97,8 +100,13 @@ pub fn open(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
 /// # Errors
 /// `Corrupt` when a table contradicts itself; `Io`; `Invalid` when a role is assigned to a volume that is not there.
 pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey> {
-    let mut survey =
-        Survey { disks: Vec::new(), volumes: Vec::new(), files: BTreeMap::new(), warnings: Vec::new() };
+    let mut survey = Survey {
+        disks: Vec::new(),
+        volumes: Vec::new(),
+        files: BTreeMap::new(),
+        firmware: Facts::default(),
+        warnings: Vec::new(),
+    };
     for (number, source) in sources {
         survey.add(number, source)?;
     }

@@ -10,6 +10,7 @@
 //! table that does not start as a table must, for these are damage.
 
 mod boot;
+pub mod directory;
 mod label;
 mod table;
 #[cfg(test)]

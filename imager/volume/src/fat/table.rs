@@ -72,6 +72,22 @@ impl Width {
         })
     }
 
+    /// Where the entry of a cluster begins; FAT12's in the middle of a byte for odd ones.
+    pub(super) fn offset_of(self, cluster: u64) -> u64 {
+        cluster.saturating_mul(self.bits()) / 8
+    }
+
+    /// The entry of a cluster out of the bytes from there on.
+    pub(super) fn entry(self, bytes: &[u8], cluster: u64) -> u32 {
+        let word = bytes.iter().take(4).rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        match self {
+            Self::Fat12 if cluster % 2 == 1 => word >> 4 & 0xFFF,
+            Self::Fat12 => word & 0xFFF,
+            Self::Fat16 => word & 0xFFFF,
+            Self::Fat32 => word & FAT32_ENTRY_MASK,
+        }
+    }
+
     /// Whether an entry says that its cluster is in use. The upper four bits of FAT32's are not part of it.
     fn is_used(self, entry: u32) -> bool {
         match self {
