@@ -1,0 +1,9 @@
+//! `bootenv`: builds the rescue medium.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
