@@ -25,9 +25,23 @@ pub(crate) async fn send(
     name: ObjectName,
     headers: &HeaderMap,
 ) -> Result<Answer, Refusal> {
-    let range = range(headers)?;
+    // What is malformed is refused before the disk is touched.
+    range(headers)?;
     let (file, len) = server.disk.call(move || store.file(&name)).await?;
-    let len = len.get();
+    send_file(server, file, len.get(), headers).await
+}
+
+/// The answer to a GET for a file of `len` bytes that is open.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn send_file(
+    server: &Server,
+    file: File,
+    len: u64,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
+    let range = range(headers)?;
     let (start, part) = match range {
         None => (0, len),
         Some((_, last)) if last >= len => return Err(Refusal::past_the_end(len)),
@@ -49,9 +63,14 @@ pub(crate) async fn send(
 pub(crate) async fn tell(server: &Server, store: Arc<DirStore>, name: ObjectName) -> Result<Answer, Refusal> {
     let len = server.disk.call(move || store.len(&name)).await?;
     let len = len.ok_or_else(|| Refusal::from(Error::new(imager_units::ErrorKind::NotFound, "no object")))?;
+    Ok(length(len.get()))
+}
+
+/// The answer to a HEAD for what has `len` bytes.
+pub(crate) fn length(len: u64) -> Answer {
     let mut answer = bare(StatusCode::OK);
-    tell_len(&mut answer, len.get());
-    Ok(answer)
+    tell_len(&mut answer, len);
+    answer
 }
 
 async fn payload(server: &Server, file: File, start: u64, len: u64) -> Result<Payload, Refusal> {

@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod boot;
 mod certificate;
 pub mod cli;
 mod connection;
 mod disk;
 mod document;
 mod download;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod limits;
 mod listing;
 mod machines;
@@ -31,6 +34,7 @@ mod token;
 mod tokens;
 mod upload;
 
+pub use boot::Boot;
 pub use certificate::Identity;
 pub use limits::Limits;
 pub use repositories::check_repository;

@@ -5,7 +5,7 @@ use crate::limits::{Counts, Limits, peer_of};
 use crate::metrics::Metrics;
 use crate::repositories::Repositories;
 use crate::tokens::Tokens;
-use crate::{Identity, connection, scrape};
+use crate::{Boot, Identity, connection, scrape};
 use imager_units::{Context, Result};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::Deref;
@@ -54,6 +54,8 @@ pub struct Sockets {
     pub share: Vec<TcpListener>,
     /// For Prometheus, in the clear.
     pub metrics: Option<TcpListener>,
+    /// For machines that boot, in the clear.
+    pub boot: Option<Boot>,
 }
 
 impl Server {
@@ -93,6 +95,14 @@ impl Server {
         }
         if let Some(listener) = sockets.metrics {
             loops.spawn(scrape::serve(self.clone(), asynchronous(listener)?, told.clone()));
+        }
+        if let Some(boot) = sockets.boot {
+            let (server, told) = (self.clone(), told.clone());
+            loops.spawn(async move {
+                if let Err(error) = boot.serve(server, told).await {
+                    tracing::error!("serving boot files: {error}");
+                }
+            });
         }
         stop.await;
         tracing::info!("stopping");

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 /// The address that is listened on unless told otherwise.
 pub(crate) const LISTEN: &str = "0.0.0.0:7443";
+/// The address that machines boot from unless told otherwise.
+const BOOT_LISTEN: &str = "0.0.0.0:7080";
 
 const FIRST_STEPS: &str = "\
 First steps:
@@ -51,6 +53,13 @@ pub(crate) struct Serve {
     /// Serve figures for Prometheus there, over plain HTTP and without a token (so use 127.0.0.1:PORT)
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Also hand out the files of this folder, made by `bootenv build --boot-files`, to machines that boot over the network:
+    /// over plain HTTP and without a token, so put no secret there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) boot: Option<PathBuf>,
+    /// Where to listen for them
+    #[arg(long, value_name = "ADDR", default_value = BOOT_LISTEN, requires = "boot")]
+    pub(crate) boot_listen: SocketAddr,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use super::args::{self, Tls};
 use super::failure::{Failure, no_socket};
 use crate::certificate::host_name;
-use crate::{Identity, Limits, Server, Sockets};
+use crate::{Boot, Identity, Limits, Server, Sockets};
 use imager_units::{Context, Error, ErrorKind};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -93,7 +93,13 @@ fn sockets(options: &args::Serve) -> Result<Sockets, Failure> {
         });
         share.push(bind(options.listen.map_or(default, Ok)?)?);
     }
-    Ok(Sockets { share, metrics: options.metrics.map(bind).transpose()? })
+    let boot = options.boot.as_deref().map(|folder| -> Result<_, Failure> {
+        let listener = bind(options.boot_listen)?;
+        let address = listener.local_addr().context(|| "asking for the address".to_owned())?;
+        tracing::info!("machines boot from http://{}/", authority(address));
+        Ok(Boot::new(folder, listener)?)
+    });
+    Ok(Sockets { share, metrics: options.metrics.map(bind).transpose()?, boot: boot.transpose()? })
 }
 
 /// What a client writes to get there.

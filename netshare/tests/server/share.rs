@@ -48,7 +48,7 @@ impl Share {
         let thread = std::thread::spawn(move || {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
-            let sockets = Sockets { share: vec![listener], metrics: Some(figures) };
+            let sockets = Sockets { share: vec![listener], metrics: Some(figures), boot: None };
             runtime.block_on(server.run(sockets, async { drop(stopped.await) })).unwrap();
         });
         Self { folder, address, metrics, stop: Some(stop), thread: Some(thread) }
