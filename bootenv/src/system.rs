@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Changes whenever what is made of the same packages would be another.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 /// Packages of the tools that make the medium.
 const TOOLS: [&str; 7] = ["binutils", "grub-common", "kmod", "mtools", "xorriso", "xz-utils", "zstd"];
 /// Packages of firmware for network cards and storage controllers, under their names in one release or another.
@@ -35,6 +35,8 @@ const FIRMWARE: [&str; 11] = [
     "firmware-qlogic",
     "firmware-realtek",
 ];
+/// How hard modules are compressed.
+const MODULE_LEVEL: &str = "-12";
 /// Tables of depmod's that nothing on the medium reads.
 const UNREAD: [&str; 3] = ["modules.symbols", "modules.symbols.bin", "modules.order"];
 
@@ -142,7 +144,7 @@ impl System {
     fn asked_for(&self, files: &[String]) -> Result<BTreeSet<String>> {
         let mut modinfo = self.toolbox.command("modinfo")?;
         modinfo.args(["-F", "firmware"]);
-        modinfo.args(files.iter().filter(|file| file.ends_with(".ko")).map(|file| self.modules.join(file)));
+        modinfo.args(files.iter().filter(|file| file.contains(".ko")).map(|file| self.modules.join(file)));
         Ok(program::run("modinfo", &mut modinfo)?.lines().map(str::to_owned).collect())
     }
 }
@@ -160,7 +162,7 @@ impl Kitchen<'_> {
     /// Programs and tools with all they depend on, in `root`, and their `versions`.
     fn system(&mut self) -> Result<PathBuf> {
         let names = [contents::PACKAGES.as_slice(), &grub::PACKAGES, &TOOLS].concat();
-        let recipe = format!("{RECIPE} {} {names:?}", self.sources.release());
+        let recipe = format!("1 {} {names:?}", self.sources.release());
         self.entry("system", &recipe, |kitchen, at| {
             let debs = at.join("debs");
             kitchen.apt()?.fetch_with_dependencies(&names, &debs)?;
@@ -172,7 +174,7 @@ impl Kitchen<'_> {
     /// The signed kernel of the chosen suite: `vmlinuz`, `release`, `versions`, and all modules in `root`.
     fn kernel(&mut self) -> Result<PathBuf> {
         let suite = self.sources.kernel_suite();
-        self.entry("kernel", &format!("{RECIPE} {suite}"), |kitchen, at| {
+        self.entry("kernel", &format!("1 {suite}"), |kitchen, at| {
             let debs = at.join("debs");
             let name = kitchen.apt()?.newest_kernel(&suite)?;
             kitchen.monitor.step(&format!("fetching {name}"));
@@ -186,9 +188,10 @@ impl Kitchen<'_> {
         })
     }
 
-    /// The modules of the list, uncompressed (their signatures stay), with depmod's tables.
+    /// The modules of the list, with depmod's tables. Each is compressed for itself, so that only the few that a machine
+    /// needs are ever unpacked; their signatures, inside, stay as they are.
     fn modules(&mut self, toolbox: &Toolbox, kernel: &Path, release: &str) -> Result<PathBuf> {
-        let recipe = format!("{RECIPE} {} {}", read(&kernel.join("versions"))?, modules::LIST);
+        let recipe = format!("{RECIPE} {MODULE_LEVEL} {} {}", read(&kernel.join("versions"))?, modules::LIST);
         let folder = |base: &Path| base.join("lib/modules").join(release);
         let entry = self.entry("modules", &recipe, |kitchen, at| {
             kitchen.monitor.step("choosing the kernel's modules");
@@ -206,6 +209,12 @@ impl Kitchen<'_> {
                 let mut xz = toolbox.command("xz")?;
                 program::run("xz", xz.args(["-d", "-q"]).args(&compressed))?;
             }
+            let plain = files
+                .iter()
+                .filter(|file| file.contains(".ko"))
+                .map(|file| to.join(file.trim_end_matches(".xz")));
+            let mut zstd = toolbox.command("zstd")?;
+            program::run("zstd", zstd.args(["-q", "--rm", MODULE_LEVEL]).args(plain))?;
             depmod(toolbox, at, release)
         })?;
         Ok(folder(&entry))
