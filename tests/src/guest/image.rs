@@ -4,7 +4,7 @@ use super::cpio::Archive;
 use super::modules;
 use crate::binary::{self, repository};
 use crate::need;
-use crate::tool::{PATH, tool};
+use crate::tool::{PATH, judge, tool};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -72,15 +72,16 @@ fn program(archive: &mut Archive, path: &Path, name: &str) -> io::Result<()> {
     let (from, to) = (path.display().to_string(), stripped.path().display().to_string());
     tool("strip", &["-o", &to, &from]);
     archive.file(stripped.path(), name)?;
-    let (_, said) = crate::tool::judge("ldd", &[&from]);
+    // Libraries that were fetched for guests come before those of this machine.
+    let fetched = folder().join("root");
+    let folders =
+        ["lib", "usr/lib"].map(|lib| fetched.join(lib).join("x86_64-linux-gnu").display().to_string());
+    let (_, said) = judge("env", &[&format!("LD_LIBRARY_PATH={}", folders.join(":")), "ldd", &from]);
     for word in said.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')) {
-        let own = folder().join("root").join(word.trim_start_matches('/'));
-        archive.file(if own.exists() { &own } else { Path::new(word) }, word)?;
+        let name = Path::new(word).strip_prefix(&fetched).unwrap_or(Path::new(word.trim_start_matches('/')));
+        archive.file(Path::new(word), &name.display().to_string())?;
     }
-    for missing in said.lines().filter(|line| line.contains("not found")) {
-        let library = missing.split_whitespace().next().unwrap_or_default();
-        let place = format!("lib/x86_64-linux-gnu/{library}");
-        archive.file(&folder().join("root").join(&place), &place)?;
-    }
+    let missing: Vec<_> = said.lines().filter(|line| line.contains("not found")).collect();
+    assert!(missing.is_empty(), "{from} needs in a guest: {missing:?}");
     Ok(())
 }
