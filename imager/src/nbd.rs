@@ -112,6 +112,18 @@ pub fn serve(listener: &Listener, exports: &[Export<'_>], monitor: &dyn Monitor)
     outcome.map(|()| ServeReport { clients: number, read_bytes: server.read.into_inner() })
 }
 
+/// A client's whole conversation, over whatever it comes.
+///
+/// # Errors
+/// Those of the connection, and `InvalidData` when the client breaks the protocol.
+#[cfg(feature = "fuzz")]
+pub fn converse(mut stream: impl Read + Write, exports: &[Export<'_>]) -> io::Result<()> {
+    match handshake::negotiate(&mut stream, exports)? {
+        Some(session) => transmission::serve(stream, session, &|_| ()),
+        None => Ok(()),
+    }
+}
+
 struct Server<'s, 'r> {
     exports: &'s [Export<'r>],
     monitor: &'s dyn Monitor,

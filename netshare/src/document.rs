@@ -41,6 +41,10 @@ pub(crate) fn check(machine: &str, name: &ObjectName, head: &[u8], len: u64) -> 
 }
 
 fn check_lease(machine: &str, id: &str, document: &[u8]) -> Result<(), &'static str> {
+    // A list of both would be read as a lease here, and not by whoever waits for it.
+    if !document.trim_ascii_start().starts_with(b"{") {
+        return Err("this is no lease");
+    }
     let lease: Lease = serde_json::from_slice(document).map_err(|_| "this is no lease")?;
     let (whose, _, capture) = names::manifest_parts(&lease.manifest).ok_or("the lease names no manifest")?;
     if lease.machine != machine || whose != machine {
@@ -205,6 +209,8 @@ mod tests {
         assert!(judge(&name, &lease("web", "db", id)).is_err());
         assert!(judge(&name, &lease("web", "web", CaptureId([8; 16]))).is_err());
         assert!(judge(&name, b"").is_err());
+        let list = serde_json::json!([format!("captures/web/{TIME}-{id}"), "web"]).to_string();
+        assert!(judge(&name, list.as_bytes()).is_err());
         let long = check("web", &ObjectName::new(name.as_str()).unwrap(), &lease("web", "web", id), 1 << 20);
         assert!(long.is_err());
         judge("packs/00/x", b"anything").unwrap();

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""seeds.py CORPUS: writes one valid input or more per target whose format a tool on this machine can make, so that the
-fuzzer begins behind the first checks. The layouts are those the targets describe."""
+"""seeds.py CORPUS: writes one valid input or more per target whose format is text or a tool on this machine can make, so
+that the fuzzer begins behind the first checks. The layouts are those the targets describe."""
 
 import os
 import subprocess
@@ -21,9 +21,40 @@ EXT = {
     "ext4-bigalloc": ["-t", "ext4", "-O", "bigalloc"],
     "ext4-meta-bg": ["-t", "ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"],
 }
+ID = "07" * 16
+MANIFEST = f"captures/web/20261121T031500Z-{ID}"
+HEADER = f'''{{"machine":"web","time":"2026-11-21T03:15:00Z","kind":"full","id":"{ID}","sequence":1,"previous":null}}'''
+LEASE = f'''{{"manifest":"{MANIFEST}","machine":"web"}}'''
+ENTRIES = """{"name":"packs/00/a","len":7,"received":"2026-11-22T01:02:03.5Z"}
+{"name":"packs/00/b","len":0}
+{"end":true,"count":2}
+"""
+# Structured replies, base:allocation of the first export, that export; a read, what is allocated, the end.
+NBD = b"\x03\x08\x00\x0a\x1b" + bytes(4) + b"\0\0\0\1\0\0\0\x0fbase:allocation" + b"\x07\x06" + bytes(6)
+NBD += b"\x80\0\0\0\0\2\0\0" + b"\x87\0\0\0\0\5\0\0" + b"\x82" + bytes(7)
+TEXTS = {
+    "names": [MANIFEST, f"leases/{ID}", f"moved/{ID * 2}-1", f"packs/07/{ID * 2}", f"trash/{ID * 2}"],
+    "request": [f"\0/r/objects/{MANIFEST}", "\0/r/list/packs", f"\2{HEADER}", f"\3{LEASE}"],
+    "listing": [f"\0\x20{ENTRIES}", f"\1\xff{ENTRIES}"],
+    "url": [
+        f"\0[::1]:8443/r#{ID * 2}",
+        "\0nas.lan/r",
+        "\1OFFICE;me@nas:1445/b$/x%20y",
+        "\2[fe80::1]:2049/srv",
+        "\3backups/site/servers",
+        "\4http://localhost:9000",
+        "\5[default]\nregion = eu-west-1\nendpoint_url = https://s3.example\n",
+    ],
+}
 
 
 def main(corpus):
+    for target, texts in TEXTS.items():
+        for number, text in enumerate(texts):
+            keep(corpus / target / str(number), text.encode("latin-1"))
+    keep(corpus / "nbd" / "read", NBD)
+    # With leases and records of both captures, and marks on each pack.
+    keep(corpus / "prune" / "all", bytes([1, 2, 3, 255, 255, 0, 3, 0, 1, 0]) + bytes([8, 1, 2, 2, 3, 4, 1, 0, 5, 0, 0]))
     with tempfile.TemporaryDirectory() as work:
         image = Path(work) / "image"
         for name, script in TABLES.items():

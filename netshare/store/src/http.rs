@@ -167,6 +167,21 @@ impl HttpStore {
     }
 }
 
+/// Reads a listing that comes in `pieces`.
+///
+/// # Errors
+/// As [`Store::list`].
+#[cfg(feature = "fuzz")]
+pub fn read_listing<'p>(
+    folder: &str,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let mut listing = Listing::new(folder)?;
+    pieces.into_iter().try_for_each(|piece| listing.take(piece, each))?;
+    listing.finish()
+}
+
 fn length(answer: &Response) -> Option<u64> {
     answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

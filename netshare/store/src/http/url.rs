@@ -2,6 +2,7 @@
 //! no part of it may mean something else to another parser.
 
 use imager_units::{Error, ErrorKind, Result};
+use reqwest::Url;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -62,7 +63,14 @@ fn parse(url: &str) -> Result<HttpsUrl, &'static str> {
     if !is_repository(repository) {
         return Err("the repository's name is not 1 to 63 of a-z, 0-9 and '-'");
     }
-    Ok(HttpsUrl { host, port, repository: repository.to_owned(), fingerprint })
+    let url = HttpsUrl { host, port, repository: repository.to_owned(), fingerprint };
+    // Names such as `10.0.0.300`, `127.1` or `xn--` are others, or none, to whoever connects.
+    let theirs = Url::parse(&url.to_string()).ok();
+    let is_same = |theirs: &Url| url.host.starts_with('[') || theirs.host_str() == Some(url.host.as_str());
+    if !theirs.as_ref().is_some_and(is_same) {
+        return Err("the server's name is neither a name nor an address");
+    }
+    Ok(url)
 }
 
 fn host_and_port(authority: &str) -> Option<(String, u16)> {
@@ -135,6 +143,8 @@ mod tests {
             ("https://10.0.0.1:1/0-a", "https://10.0.0.1:1/0-a", false),
             ("https://[0:0::1]:8443/r", "https://[::1]:8443/r", false),
             ("https://[::1]/r", "https://[::1]:443/r", false),
+            ("https://[::ffff:10.0.0.1]/r", "https://[::ffff:10.0.0.1]:443/r", false),
+            ("https://my_nas.lan./r", "https://my_nas.lan.:443/r", false),
             (&format!("https://h:8443/r#{digits}"), "https://h:8443/r", true),
             (&format!("https://h:8443/r#{}", digits.to_uppercase()), "https://h:8443/r", true),
         ] {
@@ -168,6 +178,12 @@ mod tests {
             "https://[zz]/r",
             "https://h h/r",
             "https://h\\@x/r",
+            "https://10.0.0.300/r",
+            "https://127.1/r",
+            "https://1/r",
+            "https://10.0.0.010/r",
+            "https://h.0x7f/r",
+            "https://xn--/r",
             "https://h/r#",
             "https://h/r#12",
             &format!("https://h/r#{}", "g".repeat(64)),

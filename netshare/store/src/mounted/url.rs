@@ -150,7 +150,7 @@ fn host_and_port(place: &str) -> Option<(String, Option<u16>)> {
         None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
-    if host.is_empty() || !host.bytes().all(is_name) {
+    if host.is_empty() || host.starts_with(['.', '-']) || !host.bytes().all(is_name) {
         return None;
     }
     let port = port

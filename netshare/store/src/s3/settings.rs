@@ -170,7 +170,9 @@ fn check_endpoint(url: String) -> Result<String> {
         |why: &str| Err(Error::new(ErrorKind::Invalid, format!("the endpoint in AWS_ENDPOINT_URL {why}")));
     let Some((scheme, rest)) = url.split_once("://") else { return wrong("has no https:// before it") };
     let authority = rest.split('/').next().unwrap_or_default();
-    if authority.is_empty() || authority.contains('@') || url.contains(['?', '#']) || !url.is_ascii() {
+    // Others pass over spaces and control characters, and take \ for /.
+    let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\".contains(&byte));
+    if authority.is_empty() || authority.contains('@') || !is_plain {
         return wrong("is no https://HOST[:PORT]");
     }
     match scheme {
@@ -296,6 +298,9 @@ mod tests {
             "x",
             "https://",
             "https://k:s@x",
+            "https://\r/k:s@x",
+            "https://\\x",
+            "https://x ",
         ] {
             assert_eq!(with(url).unwrap_err().kind(), ErrorKind::Invalid, "{url}");
         }
