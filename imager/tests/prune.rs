@@ -6,12 +6,15 @@ mod common;
 mod pruned;
 
 use common::fat::FatVolume;
-use common::{difference, names, open, plain, restore};
+use common::{difference, entries, names, open, plain, restore};
 use imager::captures;
 use imager::prune::{self, Options};
 use imager::verify::{Depth, Mark};
 use imager_disk::{MemoryDisk, ReadAt};
-use imager_image::{CaptureId, names as grammar};
+use imager_image::manifest::Manifest;
+use imager_image::moved::{Moved, MovedFrame};
+use imager_image::node::{Content, Entry, Location};
+use imager_image::{CaptureId, Compression, names as grammar};
 use imager_units::{ErrorKind, SectorSize};
 use netshare_store::{MemoryStore, Store};
 use pruned::{
@@ -261,6 +264,41 @@ fn damage_where_something_moved_to_is_healed_too() {
         assert_sound(&store, &what);
         assert_eq!(names(&*store, "trash"), Vec::<String>::new(), "{what}");
     }
+}
+
+/// Where the blocks of a capture lie.
+fn places(store: &Arc<MemoryStore>, manifest: &Manifest) -> Vec<Location> {
+    let repository = open(Arc::clone(store)).unwrap();
+    let entries = entries(&repository, manifest.volumes[0].map.as_ref().unwrap()).unwrap();
+    let place = |entry: Entry| match entry.content {
+        Content::Data(_, location) => Some(location),
+        _ => None,
+    };
+    let mut places: Vec<Location> = entries.into_iter().filter_map(|(_, entry)| place(entry)).collect();
+    places.dedup_by_key(|place| place.frame);
+    places
+}
+
+#[test]
+fn a_document_that_says_the_wrong_place_takes_nothing_away() {
+    let (store, volumes) = (plain(), [noise(30, 12), noise(31, 12)]);
+    let manifests =
+        [("m", &volumes[0]), ("n", &volumes[1])].map(|(name, it)| take(Arc::clone(&store), name, it));
+    let [ours, others] = manifests.each_ref().map(|manifest| places(&store, manifest));
+    let pack = ours[0].pack;
+    let frames = ours.iter().zip(others.iter().cycle()).filter(|(ours, _)| ours.pack == pack);
+    let frames = frames.map(|(from, to)| MovedFrame { from: from.frame, pack: to.pack, to: to.frame });
+    let wrong = Moved { pack, frames: frames.collect() };
+    let repository = open(Arc::clone(&store)).unwrap();
+    let bytes = wrong.encode(&mut repository.codec(Compression::Fast).unwrap()).unwrap();
+    store.put(&object(&grammar::moved(pack.id, 0)), &bytes).unwrap();
+    // So that what the document says is looked at, although nothing is wrong with the pack.
+    store.put(&object(&grammar::marker(grammar::DAMAGED, pack.id)), b"damaged").unwrap();
+    settle(&store);
+    assert!(!names(&*store, "packs").contains(&grammar::pack(pack.id)), "it was emptied");
+    // What the document hides from readers is there.
+    store.damage(&object(&grammar::moved(pack.id, 0)), |bytes| bytes.fill(0)).unwrap();
+    assert_sound(&store, "after");
 }
 
 #[test]

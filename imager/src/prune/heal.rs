@@ -27,7 +27,8 @@ pub(super) struct Reference {
     pub(super) id: [u8; 32],
 }
 
-type Frames = BTreeMap<FrameSpan, Vec<Reference>>;
+/// Frames of a pack, and what each should hold.
+pub(super) type Frames = BTreeMap<FrameSpan, Vec<Reference>>;
 
 /// What is known of damaged packs.
 #[derive(Default)]
@@ -82,6 +83,25 @@ fn walk<'o>(
         }
     }
     Ok(())
+}
+
+/// What frames of a pack should hold, as far as these captures know them by its name.
+///
+/// # Errors
+/// `Io`, `Denied` from the share; `Cancelled`.
+pub(super) fn named(
+    repository: &Repository,
+    objects: &[String],
+    pack: PackId,
+    monitor: &dyn Monitor,
+) -> Result<Frames> {
+    let mut frames = Frames::new();
+    walk(repository, objects, monitor, &mut |id, len, place| {
+        if place.pack.id == pack {
+            frames.entry(place.frame).or_default().push(Reference { at: place.at, len, id });
+        }
+    })?;
+    Ok(frames)
 }
 
 /// Looks at every needed pack that is damaged or missing, and adds jobs for what can be healed. `order` are the captures

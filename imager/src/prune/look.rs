@@ -93,8 +93,8 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
         is_blind: !blind.is_empty(),
     };
     let mut decisions = decide::decide(&seen);
-    prove_moves(repository, &seen, &mut decisions, monitor)?;
     let order = newest_first(&captures);
+    prove_moves(repository, &seen, &mut decisions, &order.0, monitor)?;
     let mending = heal::look(repository, &seen, &mut decisions, &order, monitor)?;
     warnings.extend(std::mem::take(&mut decisions.warnings));
     let leases = decide::held_back(leases, &seen, &decisions);
@@ -113,11 +113,12 @@ pub(super) fn look(repository: &Repository, options: &Options, monitor: &dyn Mon
     })
 }
 
-/// A pack that is needed is deleted only when what moved out of it can be read where it is; otherwise it moves once more.
+/// A pack that is needed is deleted only when what moved out of it is where it went; otherwise it moves once more.
 fn prove_moves(
     repository: &Repository,
     seen: &Seen,
     decisions: &mut Decisions,
+    objects: &[String],
     monitor: &dyn Monitor,
 ) -> Result<()> {
     for pack in std::mem::take(&mut decisions.delete) {
@@ -125,7 +126,7 @@ fn prove_moves(
             decisions.delete.push(pack);
             continue;
         };
-        let unproven = super::relocate::unproven(repository, need, &seen.trash, monitor)?;
+        let unproven = super::relocate::unproven(repository, need, &seen.trash, objects, monitor)?;
         if unproven.is_empty() {
             decisions.delete.push(pack);
         } else {

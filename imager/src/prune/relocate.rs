@@ -1,7 +1,7 @@
 //! Moving frames: new packs first, then `moved/`, then the tombstone of the pack they came from.
 
 use super::decide::{Job, Why};
-use super::heal::{Mending, Reference, holds};
+use super::heal::{self, Mending, Reference, holds};
 use super::needs::Need;
 use crate::capture::packer::store_index;
 use crate::monitor::{Monitor, check_cancelled};
@@ -82,7 +82,8 @@ pub(super) fn sound(
     Ok(None)
 }
 
-/// Whether what moved out of a pack that is to be deleted is sound where it went; the frames of which that is not so.
+/// Whether what moved out of a pack that is to be deleted is where it went, as long as it can be compared with what
+/// moved; the frames of which that is not so. `objects` are the captures that stay.
 ///
 /// # Errors
 /// `Io`, `Denied` from the share; `Cancelled`.
@@ -90,19 +91,37 @@ pub(super) fn unproven(
     repository: &Repository,
     need: &Need,
     trash: &HashSet<PackId>,
+    objects: &[String],
     monitor: &dyn Monitor,
 ) -> Result<Vec<FrameSpan>> {
     let mut codec = repository.codec(Compression::Fast)?;
-    let mut unproven = Vec::new();
+    let (mut unproven, mut named) = (Vec::new(), None);
     for frame in need.sorted().unwrap_or_default() {
         check_cancelled(monitor)?;
+        let here = sound(repository, &mut codec, need.pack, need.kind, frame)?.map(|(_, raw)| raw);
         let (mut tries, mut proven) = (0, false);
         let mut next = repository.elsewhere(&Location { pack: need.pack, frame, at: 0 })?;
         while let Some(place) = next.pop().filter(|_| !proven && tries < MOST_TRIES) {
             tries += 1;
-            proven = !trash.contains(&place.pack.id)
-                && sound(repository, &mut codec, place.pack, need.kind, place.frame)?.is_some();
             next.extend(repository.elsewhere(&place)?);
+            if trash.contains(&place.pack.id) {
+                continue;
+            }
+            let there = sound(repository, &mut codec, place.pack, need.kind, place.frame)?;
+            proven = match (&here, there) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some(here), Some((_, there))) if *here == there => true,
+                // A document that errs or lies; or what is here did not prove itself, and was made anew.
+                (Some(here), Some((_, there))) => {
+                    if named.is_none() {
+                        named = Some(heal::named(repository, objects, need.pack.id, monitor)?);
+                    }
+                    let references = named.as_ref().and_then(|frames| frames.get(&frame));
+                    let is_in = |raw: &[u8], reference| holds(repository, need.kind, raw, reference);
+                    references.is_some_and(|all| all.iter().all(|r| is_in(&there, r) || !is_in(here, r)))
+                }
+            };
         }
         if !proven {
             unproven.push(frame);
