@@ -1,5 +1,9 @@
 //! Finding captures in a repository.
 
+mod id;
+
+pub(crate) use id::{in_sight, locate};
+
 use crate::clock;
 use crate::repository::{Repository, object};
 use imager_image::manifest::{Consistency, Header, Manifest};
@@ -44,14 +48,17 @@ impl FromStr for Selector {
     }
 }
 
-/// Hands every manifest of a machine, or of all, to `each`, one at a time: a long history does not fit into memory at
-/// once. What cannot be read comes with the reason. In the order of names: by machine and time.
+/// Hands every manifest of a machine, or of all that may be seen, to `each`, one at a time: a long history does not fit
+/// into memory at once. What cannot be read comes with the reason. In the order of names: by machine and time.
 ///
 /// # Errors
 /// `Lost`, `Denied` from the share.
 pub fn list(repository: &Repository, machine: Option<&str>, each: &mut dyn FnMut(Listed)) -> Result<()> {
-    let folder = machine.map_or_else(|| names::CAPTURES.to_owned(), |m| format!("{}/{m}", names::CAPTURES));
-    for object in objects(repository, &folder)? {
+    let objects = match machine {
+        Some(machine) => objects(repository, &format!("{}/{machine}", names::CAPTURES))?,
+        None => in_sight(repository, |folder| objects(repository, folder))?.0,
+    };
+    for object in objects {
         let manifest = read(repository, &object);
         // A revoked name never was a capture.
         if !matches!(&manifest, Err(error) if error.kind() == ErrorKind::NotFound) {
@@ -62,7 +69,7 @@ pub fn list(repository: &Repository, machine: Option<&str>, each: &mut dyn FnMut
 }
 
 /// The names of manifests in a folder, in order.
-fn objects(repository: &Repository, folder: &str) -> Result<Vec<String>> {
+pub(crate) fn objects(repository: &Repository, folder: &str) -> Result<Vec<String>> {
     let mut objects = Vec::new();
     repository.store().list(folder, &mut |entry| {
         if names::manifest_parts(entry.name.as_str()).is_some() {
@@ -111,19 +118,7 @@ pub fn find(repository: &Repository, selector: &Selector) -> Result<(Manifest, V
 }
 
 fn find_id(repository: &Repository, prefix: &str) -> Result<Manifest> {
-    let mut found = Vec::new();
-    repository.store().list(names::CAPTURES, &mut |entry| {
-        let name = entry.name.as_str();
-        if names::manifest_parts(name).is_some_and(|(_, _, id)| id.to_string().starts_with(prefix)) {
-            found.push(name.to_owned());
-        }
-        Ok(())
-    })?;
-    match found.as_slice() {
-        [] => Err(Error::new(ErrorKind::NotFound, format!("there is no capture id:{prefix}"))),
-        [name] => read(repository, name),
-        _ => Err(Error::new(ErrorKind::Invalid, format!("id:{prefix} fits {} captures", found.len()))),
-    }
+    read(repository, &locate(repository, prefix)?)
 }
 
 fn newest(

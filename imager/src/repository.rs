@@ -17,12 +17,16 @@ const INSTRUCTIONS: &[u8] = include_bytes!("../image/reader/RESTORE.txt");
 /// How much is fetched at once when small frames are read one after the other.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
+/// Asks whose captures are all that may be listed; nobody's in particular, where all may.
+pub type OwnMachine = Box<dyn Fn() -> Result<Option<String>> + Send + Sync>;
+
 /// An open repository.
 pub struct Repository {
     store: Arc<dyn Store>,
     description: Description,
-    keys: Keys,
+    keys: Box<Keys>,
     moves: Box<Moves>,
+    own_machine: Option<OwnMachine>,
 }
 
 /// A repository whose contents are sealed and whose key is not known yet.
@@ -75,7 +79,7 @@ impl Repository {
         put_anew(&*store, names::INSTRUCTIONS, INSTRUCTIONS)?;
         // Last: from here on it is a repository.
         put_new(&*store, names::DESCRIPTION.to_owned(), &description.encode()?)?;
-        Ok(Self { store, description, keys, moves: Box::default() })
+        Ok(Self { store, description, keys: keys.into(), moves: Box::default(), own_machine: None })
     }
 
     /// Finds the repository on a share.
@@ -100,7 +104,24 @@ impl Repository {
         if !description.accepts(&keys) {
             return Err(Error::corrupt("halfhour.json does not fit its own id"));
         }
-        Ok(Found::Open(Self { store, description, keys, moves: Box::default() }))
+        Ok(Found::Open(Self {
+            store,
+            description,
+            keys: keys.into(),
+            moves: Box::default(),
+            own_machine: None,
+        }))
+    }
+
+    /// The same, opened by somebody who may list the captures of one machine only, which `ask` tells when it matters.
+    #[must_use]
+    pub fn with_own_machine(self, ask: OwnMachine) -> Self {
+        Self { own_machine: Some(ask), ..self }
+    }
+
+    /// The machine whose captures are all that whoever opened it may list, where that is so.
+    pub(crate) fn own_machine(&self) -> Result<Option<String>> {
+        self.own_machine.as_ref().map_or(Ok(None), |ask| ask())
     }
 
     /// Its id.
@@ -165,7 +186,7 @@ impl Locked {
             return Err(Error::corrupt("a key slot holds the key of another repository"));
         }
         let (store, description) = (self.store, self.description);
-        Ok(Ok(Repository { store, description, keys, moves: Box::default() }))
+        Ok(Ok(Repository { store, description, keys: keys.into(), moves: Box::default(), own_machine: None }))
     }
 
     /// The master key that `secret` opens.

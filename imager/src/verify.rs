@@ -17,13 +17,12 @@ pub(crate) use report::chain;
 pub use report::{Affected, CaptureReport, Damaged, Fault, Status, VerifyReport, VolumeReport};
 
 use crate::captures::{self, Selector};
-use crate::clock;
 use crate::monitor::{Monitor, check_cancelled};
 use crate::pipeline::{Width, ordered};
 use crate::repository::{Repository, object};
-use imager_image::manifest::{Header, Manifest, Map};
+use imager_image::manifest::{Manifest, Map};
 use imager_image::{PackId, names};
-use imager_units::{ByteLen, Error, ErrorKind, Result};
+use imager_units::{ByteLen, ErrorKind, Result};
 use packs::{Checked, Checker, Gate, Wanted};
 use report::Findings;
 use serde::Serialize;
@@ -134,8 +133,11 @@ fn within(
     monitor: &dyn Monitor,
 ) -> Result<VerifyReport> {
     let started = Instant::now();
-    let objects = objects(repository, scope)?;
-    let (known, findings) = (Known::default(), Findings::new());
+    let (objects, own) = objects(repository, scope)?;
+    let (known, mut findings) = (Known::default(), Findings::new());
+    findings.warnings.extend(own.map(|own| {
+        format!("only the captures of {own:?} were looked at: the token shows no other machine's, a restore token does")
+    }));
     let mut verify = Verify { repository, objects, limits, monitor, known, findings };
     verify.rounds(options.depth)?;
     verify.forget();
@@ -146,42 +148,21 @@ fn within(
     Ok(verify.findings.finish(options.depth, started))
 }
 
-/// The names of the manifests to look at.
-fn objects(repository: &Repository, scope: Scope<'_>) -> Result<Vec<String>> {
-    let name = |header: &Header| names::manifest(&header.machine, &clock::compact(&header.time), header.id);
-    match scope {
-        Scope::All => listed(repository, names::CAPTURES, ""),
+/// The names of the manifests to look at, and the machine where only its own could be found.
+fn objects(repository: &Repository, scope: Scope<'_>) -> Result<(Vec<String>, Option<String>)> {
+    let names = match scope {
+        Scope::All => return captures::in_sight(repository, |folder| captures::objects(repository, folder)),
         Scope::Machine(machine) => {
             names::check_machine(machine)?;
-            listed(repository, &format!("{}/{machine}", names::CAPTURES), "")
+            captures::objects(repository, &format!("{}/{machine}", names::CAPTURES))?
         }
-        Scope::Captures(manifests) => Ok(manifests.iter().map(|manifest| name(&manifest.header)).collect()),
-        Scope::Selected(Selector::Id(prefix)) => {
-            let found = listed(repository, names::CAPTURES, prefix)?;
-            match found.len() {
-                0 => Err(Error::new(ErrorKind::NotFound, format!("there is no capture id:{prefix}"))),
-                1 => Ok(found),
-                n => Err(Error::new(ErrorKind::Invalid, format!("id:{prefix} fits {n} captures"))),
-            }
+        Scope::Captures(manifests) => {
+            manifests.iter().map(|manifest| captures::name_of(&manifest.header)).collect()
         }
-        Scope::Selected(selector) => {
-            let (manifest, _) = captures::find(repository, selector)?;
-            Ok(vec![name(&manifest.header)])
-        }
-    }
-}
-
-fn listed(repository: &Repository, folder: &str, id: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    repository.store().list(folder, &mut |entry| {
-        let name = entry.name.as_str();
-        if names::manifest_parts(name).is_some_and(|(_, _, known)| known.to_string().starts_with(id)) {
-            found.push(name.to_owned());
-        }
-        Ok(())
-    })?;
-    found.sort();
-    Ok(found)
+        Scope::Selected(Selector::Id(prefix)) => vec![captures::locate(repository, prefix)?],
+        Scope::Selected(selector) => vec![captures::name_of(&captures::find(repository, selector)?.0.header)],
+    };
+    Ok((names, None))
 }
 
 /// A verification under way.

@@ -50,6 +50,38 @@ fn the_contract_of_a_share_holds_over_https() {
     });
 }
 
+/// By id too a machine's token shows that machine's captures, and says that there may be others.
+fn a_machine_finds_its_own_captures_by_id(alpha: &Imager, restorer: &Imager, target: &str) {
+    let ids = |machine: &str| -> Vec<String> {
+        let listed = restorer.json(&["list", machine]);
+        let captures = listed["captures"].as_array().expect("captures");
+        captures.iter().map(|capture| format!("id:{}", capture["id"].as_str().expect("an id"))).collect()
+    };
+    let (own, others) = (ids("alpha"), ids("beta"));
+    for id in [&own[0], &own[1], &own[0][..11].to_owned()] {
+        assert!(
+            own.contains(&format!("id:{}", alpha.json(&["show", id])["capture"].as_str().expect("an id")))
+        );
+        assert_eq!(alpha.json(&["verify", id, "--read-data"])["captures"].as_array().map(Vec::len), Some(1));
+    }
+    alpha.ok(&["diff", &own[0], &own[1]]);
+    alpha.ok(&["restore", &own[1], "--bare-metal", "--to", target, "--yes"]);
+    for command in [&["show", &others[0]][..], &["verify", &others[0]], &["diff", &own[0], &others[0]]] {
+        let said = alpha.fails(11, command);
+        let message = said["message"].as_str().expect("words");
+        assert!(message.contains("alpha") && message.contains("token"), "{message}");
+    }
+    let all = alpha.json(&["verify"]);
+    assert_eq!(all["captures"].as_array().map(Vec::len), Some(2));
+    assert!(
+        all["warnings"][0].as_str().is_some_and(|said| said.contains("only the captures of \"alpha\"")),
+        "{all}"
+    );
+    assert_eq!(restorer.json(&["verify"])["warnings"], json!([]));
+    // Holding is not a machine's to do; what it is about is found.
+    assert_eq!(alpha.fails(1, &["hold", &own[0]])["kind"], "denied");
+}
+
 #[test]
 fn two_machines_and_a_restore_by_the_command_line() {
     let scratch = Scratch::new();
@@ -97,6 +129,7 @@ fn two_machines_and_a_restore_by_the_command_line() {
     assert_eq!(own, alpha.json(&["list", "alpha"]));
     alpha.fails(1, &["list", "beta"]);
     alpha.fails(1, &["show", "beta"]);
+    a_machine_finds_its_own_captures_by_id(&alpha, &restorer, &scratch.name("target.img"));
 
     // The repository is the same as on the server's own disk.
     let local = Imager::new(scratch.path("local"), scratch.path("share/default"));

@@ -6,7 +6,7 @@ use super::output::{Columns, print, print_json};
 use super::{Status, capture, session};
 use imager::captures::{self, Listed};
 use imager_image::manifest::Manifest;
-use imager_units::{ByteLen, ErrorKind};
+use imager_units::ByteLen;
 use serde_json::{Value, json};
 
 pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
@@ -19,14 +19,7 @@ pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
         Ok(manifest) => rows.push(row_json(manifest)),
         Err(error) => damaged.push(format!("{}: {error}", listed.object)),
     };
-    match captures::list(&repository, options.machine.as_deref(), &mut each) {
-        // A machine's own token sees that machine only, so that is what there is.
-        Err(error) if error.kind() == ErrorKind::Denied && options.machine.is_none() => {
-            let own = session::own_machine(global)?.ok_or(error)?;
-            captures::list(&repository, Some(&own), &mut each)?;
-        }
-        listed => listed?,
-    }
+    captures::list(&repository, options.machine.as_deref(), &mut each)?;
     rows.sort_by_key(|row| (row["machine"].to_string(), row["sequence"].as_u64()));
     let status = if damaged.is_empty() { Status::Done } else { Status::Damaged };
     if global.json {

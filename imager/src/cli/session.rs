@@ -34,7 +34,13 @@ pub(crate) fn repository(global: &Global) -> Result<Repository, Failure> {
             }
         }
     };
-    pins::check(&location(global)?, &repository)?;
+    let location = location(global)?;
+    pins::check(&location, &repository)?;
+    // A server shows a machine's token that machine's captures and no others.
+    if let Location::Https(_) = location {
+        let access = access(global, &location, Missing::Fail)?;
+        return Ok(repository.with_own_machine(Box::new(move || share::machine(&location, &access))));
+    }
     Ok(repository)
 }
 
@@ -52,12 +58,6 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn Store>, Failure> {
     pins::check_server(location)?;
     location.open(&access(global, location, missing)?).map_err(Failure::no_repository)
-}
-
-/// The machine that the token for the repository's server is for, where it is for one only.
-pub(crate) fn own_machine(global: &Global) -> Result<Option<String>, Failure> {
-    let location = location(global)?;
-    Ok(share::machine(&location, &access(global, &location, Missing::Fail)?)?)
 }
 
 fn access(global: &Global, location: &Location, missing: Missing) -> Result<Access, Failure> {
