@@ -6,7 +6,7 @@ use crate::scratch::Scratch;
 use crate::tool::{command, judge, tool};
 use std::fs::File;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub const USER: &str = "nobody";
 /// His password: with what shells, mount options and URLs trip over.
 pub const PASSWORD: &str = "pass, wörd=%41@\\";
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A share, as its server is to be configured.
 #[derive(Clone, Debug)]
@@ -32,6 +34,7 @@ pub struct Export {
 pub struct FileServer {
     /// Its port on the loopback.
     pub port: u16,
+    address: IpAddr,
     folder: PathBuf,
     command: Box<dyn Fn() -> Command>,
     child: Option<Child>,
@@ -83,18 +86,23 @@ impl FileServer {
             command.args(["-F", "--no-process-group", "-s", &conf]);
             command
         };
-        Some(Self::start(folder, port, Box::new(command)))
+        Some(Self::start(folder, LOOPBACK, port, Box::new(command)))
     }
 
     /// nfs-ganesha, version 4 only, as root: it opens files by handle. `more` are lines for its `NFSv4` block.
     pub fn ganesha(scratch: &Scratch, exports: &[Export], more: &str) -> Option<Self> {
+        Self::ganesha_at(LOOPBACK, scratch, exports, more)
+    }
+
+    /// The same at another address of this machine.
+    pub fn ganesha_at(address: IpAddr, scratch: &Scratch, exports: &[Export], more: &str) -> Option<Self> {
         if !need::root() || !need::programs(&["ganesha.nfsd"]) {
             return None;
         }
         let (folder, port) = (scratch.folder("ganesha"), free_port());
         let path = |name: &str| folder.join(name).display().to_string();
         let mut text = format!(
-            "NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; Bind_addr = 127.0.0.1; Enable_NLM = false; \
+            "NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; Bind_addr = {address}; Enable_NLM = false; \
              Enable_RQUOTA = false; }}\nNFSv4 {{ Graceless = true; {more} }}\nNFS_KRB5 {{ Active_krb5 = false; }}\n"
         );
         for (number, Export { name, folder, is_writable }) in exports.iter().enumerate() {
@@ -113,11 +121,11 @@ impl FileServer {
             command.args(["-F", "-f", &conf, "-L", &log, "-p", &pid, "-N", "NIV_EVENT"]);
             command
         };
-        Some(Self::start(folder, port, Box::new(command)))
+        Some(Self::start(folder, address, port, Box::new(command)))
     }
 
-    fn start(folder: PathBuf, port: u16, command: Box<dyn Fn() -> Command>) -> Self {
-        let mut server = Self { port, folder, command, child: None };
+    fn start(folder: PathBuf, address: IpAddr, port: u16, command: Box<dyn Fn() -> Command>) -> Self {
+        let mut server = Self { port, address, folder, command, child: None };
         server.restart();
         server
     }
@@ -135,7 +143,7 @@ impl FileServer {
             .stderr(output);
         self.child = Some(command.spawn().expect("the server starts"));
         let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect((self.address, self.port)).is_err() {
             let child = self.child.as_mut().expect("just started");
             let over = child.try_wait().expect("a child");
             assert!(over.is_none() && begun.elapsed() < Duration::from_secs(120), "{over:?}: {}", self.log());

@@ -23,6 +23,8 @@ pub use image::is_available;
 
 /// The host, as a guest sees it.
 pub const HOST: &str = "10.0.2.2";
+/// The host's `::1`, as a guest with [`Builder::network6`] sees it.
+pub const HOST6: &str = "fec0::2";
 
 /// Whether a guest found out that hardware virtualisation works here.
 pub(crate) fn has_kvm() -> bool {
@@ -46,7 +48,8 @@ pub struct Builder {
     programs: Vec<PathBuf>,
     files: Vec<(PathBuf, String)>,
     disks: Vec<(String, Disk, String)>,
-    network: bool,
+    /// QEMU's options for it.
+    network: Option<&'static str>,
     memory_mib: u32,
 }
 
@@ -75,7 +78,7 @@ impl Guest {
             programs: Vec::new(),
             files: Vec::new(),
             disks: Vec::new(),
-            network: false,
+            network: None,
             memory_mib: 768,
         })
     }
@@ -201,8 +204,14 @@ impl Builder {
     /// Connects it to the host's loopback.
     #[must_use]
     pub fn network(mut self) -> Self {
-        self.network = true;
+        self.network = Some("ipv6=off");
         self.module("virtio_net")
+    }
+
+    /// The same, with addresses of version 6 too; the guest's own is not there at once.
+    #[must_use]
+    pub fn network6(self) -> Self {
+        Self { network: Some("ipv6=on"), ..self.network() }
     }
 
     /// Starts it, and waits until it answers.

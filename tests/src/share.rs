@@ -2,7 +2,7 @@
 
 use crate::binary;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -22,10 +22,19 @@ impl ShareServer {
         Self::start_with(folder, None)
     }
 
+    /// The same at another address of this machine.
+    pub fn start_at(folder: &Path, address: IpAddr) -> Self {
+        Self::begin(folder, address, None)
+    }
+
     /// With the certificate and key in these files (`CERT,KEY`).
     pub fn start_with(folder: &Path, tls: Option<String>) -> Self {
+        Self::begin(folder, Ipv4Addr::LOCALHOST.into(), tls)
+    }
+
+    fn begin(folder: &Path, address: IpAddr, tls: Option<String>) -> Self {
         std::fs::create_dir_all(folder).expect("a folder");
-        let address = "127.0.0.1:0".parse().expect("an address");
+        let address = SocketAddr::new(address, 0);
         let log = folder.with_extension("log");
         let folder = folder.to_owned();
         let mut server = Self { folder, log, tls, address, fingerprint: String::new(), child: None };

@@ -4,7 +4,7 @@ mod mounted;
 
 use halfhour_tests::file_server::{Export, FileServer};
 use halfhour_tests::guest::{Guest, HOST};
-use halfhour_tests::{Scratch, binary};
+use halfhour_tests::{Scratch, binary, need};
 use mounted::{Setting, export, full};
 
 fn setting(scratch: Scratch, exports: &[Export], more: &str) -> Option<Setting> {
@@ -28,6 +28,37 @@ fn a_server_is_imaged_over_nfs_while_ganesha_dies_and_comes_back() {
     let exports = [export(&scratch, "backup")];
     let Some(mut setting) = setting(scratch, &exports, "") else { return };
     setting.survives();
+}
+
+#[test]
+fn a_server_that_has_only_an_older_version_is_taken() {
+    for (versions, older) in [("0, 1", "4.1"), ("0", "4.0")] {
+        let scratch = Scratch::new();
+        let exports = [export(&scratch, "backup")];
+        let limit = format!("Minor_Versions = {versions};");
+        let Some(setting) = setting(scratch, &exports, &limit) else { return };
+        if need::full() {
+            setting.conforms();
+        }
+        let Some(builder) = Guest::builder() else { return };
+        let mut guest = setting.boot(builder.program(binary::imager()));
+        guest.imager(0, &["init", "--repo", &setting.url]);
+        guest.imager(0, &["list", "--repo", &setting.url]);
+        // What the server has indeed, asked with one version at a time.
+        let port = setting.server.port;
+        for version in ["4.2", "4.1", "4.0"] {
+            let options = format!("vers={version},addr={HOST},clientaddr=10.0.2.15,port={port},softerr");
+            let from = format!("{HOST}:/backup");
+            guest.sh("mkdir -p /tmp/at");
+            let ran = guest.run(&["mount", "-i", "-t", "nfs4", "-o", &options, &from, "/tmp/at"]);
+            println!("{versions}: {version}: {}", ran.text());
+            assert_eq!(ran.code == 0, version <= older, "{versions}: {version}: {ran:?}");
+            if ran.code == 0 {
+                guest.ok(&["umount", "/tmp/at"]);
+            }
+        }
+        guest.end();
+    }
 }
 
 #[test]

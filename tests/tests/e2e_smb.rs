@@ -32,6 +32,41 @@ fn a_server_is_imaged_over_smb_while_samba_dies_and_comes_back() {
 }
 
 #[test]
+fn the_password_comes_from_a_file_or_a_command() {
+    let Some(builder) = Guest::builder() else { return };
+    let scratch = Scratch::new();
+    let exports = [export(&scratch, "backup")];
+    let Some(setting) = setting(scratch, &exports, "") else { return };
+    let setting = Setting { variables: &[], ..setting };
+    let mut guest = setting.boot(builder.program(binary::imager()));
+    // The first line counts, whatever shells would make of it.
+    guest.sh(&format!("cat > /tmp/right <<'END'\n{PASSWORD}\nwrong\nEND\necho wrong > /tmp/wrong"));
+    let mut told = |code: i32, verb: &str, variables: &[&str], words: &str| {
+        let command = ["imager", verb, "--json", "--patience", "0", "--repo", &setting.url];
+        let ran = guest.run(&[&["env"], variables, &command].concat());
+        ran.expect_code(code);
+        let error = ran.json()["error"].clone();
+        println!("{variables:?}: {error}");
+        assert!(error["message"].to_string().contains(words), "{words:?} is not in {error}");
+        assert!(code == 0 || error["advice"].as_str().is_some_and(|advice| !advice.is_empty()), "{error}");
+    };
+    told(12, "init", &[], "no password for the share");
+    told(0, "init", &["IMAGER_SHARE_PASSWORD_FILE=/tmp/right"], "null");
+    told(0, "list", &["IMAGER_SHARE_PASSWORD_COMMAND=cat /tmp/right"], "null");
+    // What is said first counts: itself, a file, a command.
+    let all = ["IMAGER_SHARE_PASSWORD_COMMAND=false", "IMAGER_SHARE_PASSWORD_FILE=/tmp/right"];
+    told(0, "list", &all, "null");
+    told(12, "list", &[all[1], "IMAGER_SHARE_PASSWORD=wrong"], "this password");
+    for command in ["cat /tmp/wrong", "true", "echo"] {
+        told(12, "list", &[&format!("IMAGER_SHARE_PASSWORD_COMMAND={command}")], "this password");
+    }
+    told(12, "list", &["IMAGER_SHARE_PASSWORD_FILE=/tmp/wrong"], "this password");
+    told(12, "list", &["IMAGER_SHARE_PASSWORD_COMMAND=exit 3"], "IMAGER_SHARE_PASSWORD_COMMAND ended with");
+    told(1, "list", &["IMAGER_SHARE_PASSWORD_FILE=/tmp/nowhere"], "password from /tmp/nowhere");
+    guest.end();
+}
+
+#[test]
 fn what_is_wrong_with_an_smb_share_is_told() {
     let Some(builder) = Guest::builder() else { return };
     let (scratch, old) = (Scratch::new(), Scratch::new());

@@ -41,7 +41,7 @@ pub(crate) fn new_passphrase() -> Result<Vec<u8>> {
 /// As `new_passphrase`.
 pub(crate) fn another_passphrase(file: Option<&Path>) -> Result<Vec<u8>> {
     match file {
-        Some(file) => not_empty(from_file(file)?),
+        Some(file) => not_empty(from_file("passphrase", file)?),
         None => asked_twice(),
     }
 }
@@ -79,7 +79,7 @@ fn not_empty(secret: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 fn configured() -> Result<Option<Vec<u8>>> {
-    from_environment("IMAGER_PASSWORD")
+    from_environment("passphrase", "IMAGER_PASSWORD")
 }
 
 /// The password of a file server's user, from where it is configured; asked for on a terminal otherwise. `None` when
@@ -88,7 +88,7 @@ fn configured() -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// Status 12 when a command that should tell it fails; `Io` when it cannot be read.
 pub(crate) fn share_password(share: &str) -> Result<Option<Password>> {
-    let found = match from_environment("IMAGER_SHARE_PASSWORD")? {
+    let found = match from_environment("password", "IMAGER_SHARE_PASSWORD")? {
         None if std::io::stdin().is_terminal() => Some(ask(&format!("Password for {share}: "))?),
         found => found,
     };
@@ -96,12 +96,12 @@ pub(crate) fn share_password(share: &str) -> Result<Option<Password>> {
 }
 
 /// A secret from a variable, or from the file or command that a variable of a longer name tells.
-fn from_environment(name: &str) -> Result<Option<Vec<u8>>> {
+fn from_environment(what: &str, name: &str) -> Result<Option<Vec<u8>>> {
     if let Some(secret) = std::env::var_os(name) {
         return Ok(Some(secret.into_encoded_bytes()));
     }
     if let Some(file) = std::env::var_os(format!("{name}_FILE")) {
-        return from_file(Path::new(&file)).map(Some);
+        return from_file(what, Path::new(&file)).map(Some);
     }
     let name = format!("{name}_COMMAND");
     let Some(command) = std::env::var_os(&name) else { return Ok(None) };
@@ -128,8 +128,8 @@ fn from_environment(name: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(first_line(output.stdout)))
 }
 
-fn from_file(file: &Path) -> Result<Vec<u8>> {
-    let read = std::fs::read(file).context(|| format!("reading the passphrase from {}", file.display()))?;
+fn from_file(what: &str, file: &Path) -> Result<Vec<u8>> {
+    let read = std::fs::read(file).context(|| format!("reading the {what} from {}", file.display()))?;
     Ok(first_line(read))
 }
 
