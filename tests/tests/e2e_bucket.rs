@@ -23,6 +23,7 @@ fn the_whole_story_in_a_bucket() {
 
     let disk = scratch.junk("disk.img", DISK_MIB * MIB);
     imager.ok(&["capture", &disk, "--machine", "m"]);
+    packs_went_in_parts(own);
     junk::over(Path::new(&disk), 7 * MIB, 3 * MIB);
     let second = imager.json(&["capture", &disk, "--machine", "m", "--limit", "50M"]);
     let stored = second["volumes"][0]["stored_bytes"].as_u64().expect("a number");
@@ -38,4 +39,24 @@ fn the_whole_story_in_a_bucket() {
     assert_eq!(nobody.fails(12, &["list"])["kind"], "denied");
     let clear = imager.with("AWS_ENDPOINT_URL", "http://192.0.2.1");
     assert_eq!(clear.fails(64, &["list"])["kind"], "invalid");
+}
+
+/// Where the service's log can be read: a part of each pack that is larger than one, and each made whole.
+fn packs_went_in_parts(own: &str) {
+    let Ok(log) = std::env::var("HALFHOUR_S3_LOG") else {
+        println!("not looked at: HALFHOUR_S3_LOG names no log of the service");
+        return;
+    };
+    let log = std::fs::read_to_string(log).expect("a log");
+    let packs = format!("{own}/packs/");
+    let asked = |words: [&str; 2]| {
+        let of_pack = log.lines().filter(|line| line.contains(&packs));
+        of_pack.filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    let begun = asked(["\"POST ", "?uploads"]);
+    let parts = asked(["\"PUT ", "partNumber="]);
+    let completed = asked(["\"POST ", "?uploadId="]);
+    println!("{begun} uploads, {parts} parts, {completed} completed");
+    assert!(begun > 0 && begun == completed, "{begun} uploads, {completed} completed");
+    assert!(parts > begun, "{parts} parts of {begun} packs");
 }

@@ -29,7 +29,9 @@ the server's certificate must be one that this system trusts. The server's token
 IMAGER_TOKEN_FILE. A server that says nothing for 30 s is given up; IMAGER_TIMEOUT=SECONDS changes that.
 
 A repository in a bucket is s3://BUCKET/PREFIX. Credentials, region and endpoint are taken from AWS_ACCESS_KEY_ID, \
-AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL, or from the profile AWS_PROFILE in ~/.aws.
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL, or from the profile AWS_PROFILE in ~/.aws. \
+Packs go there in parts. A process that is killed leaves some behind, which nothing shows and the bucket's owner pays for: \
+give the bucket a lifecycle rule that aborts incomplete multipart uploads after some days.
 
 A repository on a file server is smb://[DOMAIN;]USER@HOST[:PORT]/SHARE/FOLDER or nfs://HOST[:PORT]/EXPORT/FOLDER (NFS version \
 4). It is mounted for this process alone, which needs root. The user's password is taken from IMAGER_SHARE_PASSWORD, \
