@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot_check;
 pub mod capture;
 pub mod captures;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod moved;
 pub mod nbd;
 pub mod pipeline;
 pub mod prune;
+pub mod report;
 pub mod repository;
 pub mod restore;
 pub mod share;

@@ -6,6 +6,7 @@ use imager::captures;
 use imager::monitor::Silent;
 use imager::repository::{Found, Repository};
 use imager::restore::plan::{self, Request, Scope};
+use imager::restore::protection::Protected;
 use imager::restore::untouched::Proof;
 use imager::restore::volume::ReadBack;
 use imager::restore::{self, Options, Report};
@@ -241,7 +242,8 @@ fn restored_after<T>(machine: &Machine, then: impl FnOnce() -> T) -> imager_unit
     };
     let plan = plan::plan(&repository, &newest, &request)?;
     let _kept = then();
-    let options = Options { read_back: ReadBack::Yes, proof: Proof::Samples };
+    let options =
+        Options { read_back: ReadBack::Yes, proof: Proof::Samples, protected: Protected::Refuse };
     restore::run(&repository, &plan, options, &Silent::default())
 }
 

@@ -39,6 +39,8 @@ pub enum FrameKind {
     Index = 5,
     /// Where the frames of a pack went.
     Moved = 6,
+    /// The report of a restore.
+    Report = 7,
 }
 
 impl FrameKind {
@@ -50,12 +52,13 @@ impl FrameKind {
             Self::Manifest => 4,
             Self::Index => 5,
             Self::Moved => 6,
+            Self::Report => 7,
         }
     }
 
     const fn most_raw_bytes(self) -> usize {
         match self {
-            Self::Blocks | Self::Node => FRAME_MOST_RAW_BYTES,
+            Self::Blocks | Self::Node | Self::Report => FRAME_MOST_RAW_BYTES,
             _ => MOST_RAW_BYTES,
         }
     }

@@ -27,6 +27,8 @@ pub const HOLDS: &str = "holds";
 pub const CHECKS: &str = "checks";
 /// The folder of what one prune leaves for a later one.
 pub const PRUNES: &str = "prunes";
+/// The folder of reports of restores, a folder a machine.
+pub const REPORTS: &str = "reports";
 /// How to read the repository without us.
 pub const INSTRUCTIONS: &str = "RESTORE.txt";
 /// The stand-alone reader.
@@ -66,7 +68,25 @@ pub fn manifest(machine: &str, time: &str, id: CaptureId) -> String {
 
 /// Machine, time and id of a manifest's name; `None` when it is none.
 pub fn manifest_parts(name: &str) -> Option<(&str, &str, CaptureId)> {
-    let (machine, file) = name.strip_prefix(CAPTURES)?.strip_prefix('/')?.split_once('/')?;
+    let (machine, time, id) = parts(CAPTURES, name)?;
+    Some((machine, time, id.parse().ok()?))
+}
+
+/// Where a report lies; `time` is compact, `id` four random bytes.
+pub fn report(machine: &str, time: &str, id: [u8; 4]) -> String {
+    format!("{REPORTS}/{machine}/{time}-{}", hex::encode(id))
+}
+
+/// Machine and time of a report's name; `None` when it is none.
+pub fn report_parts(name: &str) -> Option<(&str, &str)> {
+    let (machine, time, id) = parts(REPORTS, name)?;
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (id.len() == 8 && id.bytes().all(is_hex)).then_some((machine, time))
+}
+
+/// Machine, time and the rest of a name in a machine's folder below `folder`.
+fn parts<'a>(folder: &str, name: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    let (machine, file) = name.strip_prefix(folder)?.strip_prefix('/')?.split_once('/')?;
     let (time, id) = file.split_once('-')?;
     let digits = |part: Option<&str>| part.is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
     let sound = time.len() == 16
@@ -75,7 +95,7 @@ pub fn manifest_parts(name: &str) -> Option<(&str, &str, CaptureId)> {
         && digits(time.get(9..15))
         && time.ends_with('Z');
     check_machine(machine).ok()?;
-    sound.then_some((machine, time, id.parse().ok()?))
+    sound.then_some((machine, time, id))
 }
 
 /// Where a capture's lease lies.
@@ -131,7 +151,7 @@ pub fn marker(folder: &str, id: PackId) -> String {
 mod tests {
     use super::{
         TRASH, capture_of, check_machine, hold, manifest, manifest_parts, marker, moved, moved_part, pack,
-        pack_of,
+        pack_of, report, report_parts,
     };
     use crate::id::{CaptureId, PackId};
 
@@ -143,6 +163,12 @@ mod tests {
         for other in ["captures/Web/20261121T031500Z-ab", "captures/web/x-ab", "captures/web", "packs/aa/bb"]
         {
             assert_eq!(manifest_parts(other), None);
+        }
+        let told = report("web-1", "20261121T031500Z", [0xab, 0, 1, 2]);
+        assert_eq!(told, "reports/web-1/20261121T031500Z-ab000102");
+        assert_eq!(report_parts(&told), Some(("web-1", "20261121T031500Z")));
+        for other in ["reports/web/20261121T031500Z-AB000102", "reports/web/20261121T031500Z-ab0001", &name] {
+            assert_eq!(report_parts(other), None);
         }
         let packed = PackId([0xcd; 32]);
         assert_eq!(pack_of(&pack(packed)), Some(packed));

@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Put a captured disk, or volumes of it, back
     Restore(Restore),
+    /// List the reports of restores, or show one
+    Reports(Reports),
     /// Find damage in the repository, and name what it affects
     Verify(Verify),
     /// Remove captures by rules, and get back the space of what nobody needs any more
@@ -245,6 +247,19 @@ pub(crate) struct Restore {
     /// Believe the disk: do not read back what was written
     #[arg(long)]
     pub(crate) no_read_back: bool,
+    /// Lift the kernel's write protection of what the plan writes, until the restore ends
+    #[arg(long)]
+    pub(crate) unprotect: bool,
+    /// Put a report of this restore to the repository, however it ends
+    #[arg(long)]
+    pub(crate) report: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reports {
+    /// Only this machine's, newest last; with a time, as the list shows it, that one in full
+    #[arg(value_name = "MACHINE[@TIME]")]
+    pub(crate) machine: Option<String>,
 }
 
 #[derive(Debug, Args)]

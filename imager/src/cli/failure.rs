@@ -5,7 +5,7 @@ use imager_units::{Error, ErrorKind};
 use netshare_store::http::Refusal;
 use netshare_store::mounted::Trouble;
 use netshare_store::s3::{NoCredentials, Verdict};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) const USAGE: u8 = 64;
 
@@ -73,6 +73,18 @@ impl Failure {
         }
     }
 
+    /// A restore onto what refuses writes.
+    pub(crate) fn write_protected(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Denied => {
+                let advice = "nothing was written; with --unprotect this restore lifts that for what it writes, and sets it \
+                              again at its end";
+                Self::new(4, error, advice)
+            }
+            _ => error.into(),
+        }
+    }
+
     /// A restore that would not or could not be done.
     pub(crate) fn damaged_or_refused(error: Error) -> Self {
         match error.kind() {
@@ -91,11 +103,20 @@ impl Failure {
         chain(&self.error)
     }
 
+    /// The same in one line.
+    pub(crate) fn told(&self) -> String {
+        format!("{}: {}", self.message(), self.advice)
+    }
+
+    /// What a script is told.
+    pub(crate) fn json(&self) -> Value {
+        let kind = format!("{:?}", self.error.kind()).to_lowercase();
+        json!({ "kind": kind, "message": self.message(), "advice": self.advice })
+    }
+
     /// Tells the script.
     pub(crate) fn show_json(&self) {
-        let kind = format!("{:?}", self.error.kind()).to_lowercase();
-        let object = json!({ "kind": kind, "message": self.message(), "advice": self.advice });
-        super::output::print_json(&json!({ "error": object }));
+        super::output::print_json(&json!({ "error": self.json() }));
     }
 
     /// Tells the person.

@@ -64,7 +64,10 @@ fn to_json(survey: &Survey, maps: &[UsedMap], extents: bool) -> Value {
     });
     let disks: Vec<_> = disks.collect();
     let volumes = survey.volumes.iter().zip(maps).map(|(volume, map)| volume_json(volume, map, extents));
-    json!({ "disks": disks, "volumes": volumes.collect::<Vec<_>>(), "warnings": survey.warnings })
+    let hostname = survey.files.get("/etc/hostname").map(|text| text.trim());
+    json!({
+        "disks": disks, "volumes": volumes.collect::<Vec<_>>(), "warnings": survey.warnings, "hostname": hostname,
+    })
 }
 
 fn volume_json(volume: &Volume, map: &UsedMap, extents: bool) -> Value {

@@ -2,10 +2,10 @@
 
 use super::args::{Global, List, Show};
 use super::failure::Failure;
-use super::output::{Columns, print, print_json};
+use super::output::{Columns, or_dash, print, print_json};
 use super::{Status, capture, session};
 use imager::captures::{self, Listed};
-use imager_image::manifest::Manifest;
+use imager_image::manifest::{BootEntry, Manifest, System};
 use imager_units::ByteLen;
 use serde_json::{Value, json};
 
@@ -53,6 +53,7 @@ pub(crate) fn show(global: &Global, options: &Show) -> Result<Status, Failure> {
             indented(&disk.table.sfdisk)
         ));
     }
+    print(&firmware_text(&manifest.system));
     for (name, text) in &manifest.system.files {
         print(&format!("\n{name} of the captured system:\n{}", indented(text)));
     }
@@ -60,6 +61,36 @@ pub(crate) fn show(global: &Global, options: &Show) -> Result<Status, Failure> {
         print(&format!("warning: {warning}\n"));
     }
     Ok(Status::Done)
+}
+
+/// What started the captured machine, and what it was told to start.
+fn firmware_text(system: &System) -> String {
+    let Some(kind) = system.firmware.as_deref() else { return String::new() };
+    let Some(uefi) = &system.uefi else { return format!("\nfirmware: {}\n", kind.to_uppercase()) };
+    let secure = match uefi.secure_boot {
+        Some(true) => "enforced",
+        Some(false) => "off",
+        None => "unknown",
+    };
+    let mut out =
+        format!("\nfirmware: {}, Secure Boot {secure}; what it starts, in order:\n", kind.to_uppercase());
+    let mut columns = Columns::new(&["ENTRY", "NAME", "PARTITION", "FILE"], &[]);
+    let place = |entry: &&BootEntry| uefi.boot_order.iter().position(|number| *number == entry.number);
+    let mut entries: Vec<_> = uefi.entries.iter().collect();
+    entries.sort_by_key(|entry| place(entry).unwrap_or(usize::MAX));
+    for entry in entries {
+        let partition =
+            entry.partition.as_ref().map(|partition| format!("{} ({})", partition.number, partition.id));
+        let ways = if !entry.active || place(&entry).is_none() { " (not by itself)" } else { "" };
+        columns.row(vec![
+            format!("{:04X}", entry.number),
+            format!("{}{ways}", entry.description),
+            or_dash(partition.as_deref()),
+            or_dash(entry.file.as_deref()),
+        ]);
+    }
+    out.push_str(&columns.render("  "));
+    out
 }
 
 fn indented(text: &str) -> String {

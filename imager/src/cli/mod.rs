@@ -4,6 +4,7 @@
 //! [`Status`]; a failure is an error chain with one line of advice and the documented exit status.
 
 mod args;
+mod boot;
 mod capture;
 mod confirm;
 mod diff;
@@ -21,6 +22,7 @@ mod pins;
 mod progress;
 mod prune;
 mod quantity;
+mod reports;
 mod restore;
 mod secret;
 mod session;
@@ -105,6 +107,7 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Show(options) => list::show(&global, &options),
         Command::Diff(options) => diff::run(&global, &options),
         Command::Restore(options) => restore::run(&global, &options),
+        Command::Reports(options) => reports::run(&global, &options),
         Command::Verify(options) => verify::run(&global, &options),
         Command::Prune(options) => prune::run(&global, &options),
         Command::Hold(options) => hold::run(&global, &options),

@@ -1,67 +1,135 @@
 //! `imager restore`.
 
 use super::args::{Global, ProveArg, Restore};
+use super::boot::{self, Boot};
 use super::confirm::confirm;
 use super::failure::Failure;
-use super::output::{Columns, print, print_json};
+use super::output::{Columns, print, print_json, tell};
 use super::progress::Shown;
+use super::reports::Draft;
 use super::{Status, session};
+use imager::boot_check::Check;
+use imager::repository::Repository;
 use imager::restore::plan::{self, BootCode, DiskPlan, Plan, Request, Scope, describe_mode};
+use imager::restore::protection::{self, Protected};
 use imager::restore::untouched::{Proof, Untouched};
 use imager::restore::volume::ReadBack;
 use imager::restore::{self, Options, Report};
 use imager_image::manifest::Manifest;
-use imager_units::{ByteLen, ErrorKind};
+use imager_units::{ByteLen, Error, ErrorKind};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure> {
     let monitor = Shown::new(global);
     let repository = session::repository(global)?;
-    let (manifest, mut warnings) = session::capture(&repository, &options.capture)?;
+    let mut draft = Draft::begin(&options.capture);
+    let mut outcome = carry_out(global, options, &repository, &mut draft, &monitor);
+    drop(monitor);
+    if options.report && !options.plan {
+        let said = outcome.as_ref().map(|done| (done.status.code(), &done.object));
+        if let Some(warning) = draft.put(&repository, said) {
+            match &mut outcome {
+                Ok(done) => done.warn(&warning),
+                Err(_) => tell(format!("warning: {warning}")),
+            }
+        }
+    }
+    let done = outcome?;
+    if global.json {
+        print_json(&done.object)
+    } else {
+        print(&done.text)
+    }
+    Ok(done.status)
+}
+
+/// How a restore, or the showing of its plan, ended.
+struct Done {
+    status: Status,
+    object: Value,
+    text: String,
+}
+
+impl Done {
+    fn warn(&mut self, warning: &str) {
+        self.text.push_str(&format!("warning: {warning}\n"));
+        if let Some(warnings) = self.object["warnings"].as_array_mut() {
+            warnings.push(json!(warning));
+        }
+    }
+}
+
+fn carry_out(
+    global: &Global,
+    options: &Restore,
+    repository: &Repository,
+    draft: &mut Draft,
+    monitor: &Shown,
+) -> Result<Done, Failure> {
+    let (manifest, mut warnings) = session::capture(repository, &options.capture)?;
+    draft.is_of(&manifest);
+    let mut plan =
+        plan::plan(repository, &manifest, &request(global, options, &manifest)?).map_err(Failure::no_plan)?;
+    plan.warnings.append(&mut warnings);
+    draft.follows(&plan);
+    let boot = Boot::plan(&manifest, &mut plan);
+    let locked = if options.unprotect { Ok(()) } else { protection::check(&plan) };
+    let locked = locked.map_err(Failure::write_protected);
+    if options.plan {
+        plan.warnings.extend(locked.err().map(|failure| failure.told()));
+        let mut object = plan_json(&plan, &manifest);
+        object["firmware_entries"] = boot.json();
+        return Ok(Done { status: Status::Done, object, text: plan_text(&plan, &manifest, &boot) });
+    }
+    locked?;
+    confirm(&plan, options, &plan_text(&plan, &manifest, &boot))?;
+    let mut report = restore::run(repository, &plan, how(options), monitor).map_err(failed)?;
+    let everything = options.volume.is_empty();
+    let checks = boot.finish(repository, &manifest, &plan, everything, &mut report);
+    let mut object = report_json(&plan, &manifest, &report);
+    object["boot"] = json!(checks);
+    object["firmware_entries"] = boot.json();
+    let text = report_text(&report, &checks);
+    Ok(Done { status: status(&report), object, text })
+}
+
+fn request(global: &Global, options: &Restore, manifest: &Manifest) -> Result<Request, Failure> {
     let scope = match (options.tables, options.bare_metal) {
         (true, _) => Scope::Tables,
         (_, true) => Scope::BareMetal,
         _ => Scope::InPlace,
     };
-    let request = Request {
-        targets: targets(&manifest, &options.to)?,
+    Ok(Request {
+        targets: targets(manifest, &options.to)?,
         scope,
         volumes: options.volume.clone(),
         erase: options.erase.clone(),
         erase_files: options.yes,
         repository: session::location(global)?.path().map(Path::to_owned),
-    };
-    let mut plan = plan::plan(&repository, &manifest, &request).map_err(Failure::no_plan)?;
-    plan.warnings.append(&mut warnings);
-    let shown = plan_text(&plan, &manifest);
-    if options.plan {
-        show_plan(global, &plan, &manifest, &shown);
-        return Ok(Status::Done);
-    }
-    confirm(&plan, options, &shown)?;
-    let how = Options {
+    })
+}
+
+fn how(options: &Restore) -> Options {
+    Options {
         read_back: if options.no_read_back { ReadBack::No } else { ReadBack::Yes },
         proof: match options.prove {
             ProveArg::Samples => Proof::Samples,
             ProveArg::Full => Proof::Full,
         },
-    };
-    let report = restore::run(&repository, &plan, how, &monitor).map_err(|error| match error.kind() {
+        protected: if options.unprotect { Protected::Lift } else { Protected::Refuse },
+    }
+}
+
+fn failed(error: Error) -> Failure {
+    match error.kind() {
         ErrorKind::Cancelled => Failure::new(
             130,
             error,
             "the target is incomplete and does not boot; run the same command again to finish",
         ),
         _ => Failure::damaged_or_refused(error),
-    })?;
-    drop(monitor);
-    if global.json {
-        print_json(&report_json(&plan, &manifest, &report));
-    } else {
-        print(&report_text(&report));
     }
-    Ok(status(&report))
 }
 
 fn status(report: &Report) -> Status {
@@ -95,14 +163,6 @@ fn targets(manifest: &Manifest, to: &[String]) -> Result<Vec<(u32, PathBuf)>, Fa
     Ok(targets)
 }
 
-fn show_plan(global: &Global, plan: &Plan, manifest: &Manifest, shown: &str) {
-    if global.json {
-        print_json(&plan_json(plan, manifest));
-    } else {
-        print(shown);
-    }
-}
-
 fn scope_text(scope: Scope) -> &'static str {
     match scope {
         Scope::InPlace => "volumes go back into their partitions",
@@ -111,13 +171,14 @@ fn scope_text(scope: Scope) -> &'static str {
     }
 }
 
-fn plan_text(plan: &Plan, manifest: &Manifest) -> String {
+fn plan_text(plan: &Plan, manifest: &Manifest, boot: &Boot) -> String {
     let header = &manifest.header;
     let mut out = format!("Restore of {} as of {} (id:{})\n", header.machine, header.time, header.id);
     for disk in &plan.disks {
         out.push_str(&format!("\nonto {}\n  {}\n", disk.target.describe(), scope_text(disk.scope)));
         out.push_str(&disk_text(disk, manifest));
     }
+    out.push_str(&boot.lines());
     for warning in &plan.warnings {
         out.push_str(&format!("warning: {warning}\n"));
     }
@@ -221,7 +282,7 @@ fn report_json(plan: &Plan, manifest: &Manifest, report: &Report) -> Value {
     object
 }
 
-fn report_text(report: &Report) -> String {
+fn report_text(report: &Report, checks: &[Check]) -> String {
     let mut out = String::new();
     let size = |bytes: u64| ByteLen::new(bytes).to_string();
     let mut columns = Columns::new(&["VOLUME", "NAME", "MATCHED", "WRITTEN", "READ BACK", ""], &[2, 3, 4]);
@@ -239,6 +300,7 @@ fn report_text(report: &Report) -> String {
     for untouched in &report.untouched {
         out.push_str(&untouched_text(untouched));
     }
+    out.push_str(&boot::text(checks));
     for warning in &report.warnings {
         out.push_str(&format!("warning: {warning}\n"));
     }

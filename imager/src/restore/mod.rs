@@ -4,6 +4,7 @@ mod fetch;
 mod in_place;
 mod outside;
 pub mod plan;
+pub mod protection;
 pub mod shield;
 pub mod tally;
 pub mod target;
@@ -17,6 +18,7 @@ use imager_disk::{Access, Device, WriteAt};
 use imager_image::manifest::{Mode, Problem, Role, Run};
 use imager_units::{ByteLen, Context, ExtentSet, Result};
 use plan::{DiskPlan, Plan, Scope, VolumePlan};
+use protection::{Lifted, Protected};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,17 +86,22 @@ pub struct Options {
     pub read_back: ReadBack,
     /// How thoroughly untouched volumes are proven untouched.
     pub proof: Proof,
+    /// What to do with a target that refuses writes.
+    pub protected: Protected,
 }
 
 /// Carries out a plan.
 ///
 /// # Errors
-/// `Denied` when a target came into use since the plan was made; `Io` when a target fails or does not hold what was
+/// `Denied` when a target refuses writes or came into use since the plan was made; `Io` when a target fails or does not hold what was
 /// written; `Cancelled`; errors of the share. An interrupted restore is run again.
 pub fn run(repository: &Repository, plan: &Plan, options: Options, monitor: &dyn Monitor) -> Result<Report> {
     let started = Instant::now();
     let mut report = Report { warnings: plan.warnings.clone(), ..Report::default() };
     report.verified = options.read_back == ReadBack::Yes;
+    if options.protected == Protected::Refuse {
+        protection::check(plan)?;
+    }
     monitor.phase("restore", Some(plan.content()));
     for disk in &plan.disks {
         let account = Arc::new(Account::default());
@@ -119,11 +126,16 @@ impl DiskRun<'_> {
         self.settle_cache()?;
         let witnesses = witness(target, self.plan.untouched.clone(), whole.capture, proof)?;
         let tally = Tally::begin(target);
+        let lifted = match self.options.protected {
+            Protected::Lift => Some(Lifted::lift(self.plan)?),
+            Protected::Refuse => None,
+        };
         match self.plan.scope {
             Scope::InPlace => self.in_place(report)?,
             Scope::Tables => self.tables(report)?,
             Scope::BareMetal => self.bare_metal(report)?,
         }
+        drop(lifted);
         let agrees = self.settle(tally.as_ref(), report);
         self.drop_cache()?;
         for witness in &witnesses {

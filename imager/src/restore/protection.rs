@@ -1,0 +1,126 @@
+//! Write protection that a restore finds: the rescue environment has every disk and partition refuse writes.
+//!
+//! Told to, a restore lifts it for what its plan writes, and for nothing else, just before the first write; it is set
+//! again when the restore ends, however it ends. The flag of a disk covers its partitions (`bdev_read_only`, the kernel's
+//! block/bdev.c), so it is always lifted too; partitions that are not planned keep theirs.
+
+use super::plan::{DiskPlan, Plan, Scope};
+use super::target::Target;
+use imager_disk::{Access, Device, Protection, System};
+use imager_units::{Context, Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+/// What to do with a target that refuses writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protected {
+    /// Refuse it.
+    #[default]
+    Refuse,
+    /// Lift the protection for as long as the restore lasts.
+    Lift,
+}
+
+/// The nodes that a plan writes to and that refuse writes.
+///
+/// # Errors
+/// `Io` when one cannot be asked.
+pub fn protected(plan: &Plan) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in plan.disks.iter().flat_map(nodes) {
+        if open(&path)?.protection()? == Protection::ReadOnly {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses a plan that writes to what refuses writes.
+///
+/// # Errors
+/// `Denied` with the nodes; `Io`.
+pub fn check(plan: &Plan) -> Result<()> {
+    let found: Vec<_> = protected(plan)?.iter().map(|path| path.display().to_string()).collect();
+    match found.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Error::new(ErrorKind::Denied, format!("{one} is write-protected"))),
+        several => Err(Error::new(ErrorKind::Denied, format!("{} are write-protected", several.join(", ")))),
+    }
+}
+
+/// The disk and the partitions of it that are written; none for a file.
+fn nodes(disk: &DiskPlan) -> Vec<PathBuf> {
+    let target = &disk.target;
+    if !target.is_block {
+        return Vec::new();
+    }
+    let volumes = disk.volumes.iter().map(|volume| volume.extent);
+    let written: Vec<_> = volumes.chain(disk.swap_resets.iter().map(|reset| reset.extent)).collect();
+    let is_written = |extent| written.contains(extent);
+    let partitions = target.partitions.iter().filter(|partition| is_written(&partition.extent));
+    std::iter::once(target.path.clone()).chain(partitions.map(|partition| partition.path.clone())).collect()
+}
+
+fn open(path: &Path) -> Result<Device> {
+    Device::open(path, Access::Read, None)
+}
+
+/// A disk whose protection is lifted for as long as this lives.
+pub(super) struct Lifted<'a> {
+    target: &'a Target,
+    /// Whether the kernel reads the table again, which makes the partitions anew and without protection.
+    makes_partitions: bool,
+    devices: Vec<Device>,
+}
+
+impl<'a> Lifted<'a> {
+    /// Lifts the protection of what is written of a disk, where there is one.
+    ///
+    /// # Errors
+    /// `Denied` without the privilege, or when the disk itself refuses writes; `Io`.
+    pub(super) fn lift(disk: &'a DiskPlan) -> Result<Self> {
+        let makes_partitions = disk.scope != Scope::InPlace;
+        let mut lifted = Self { target: &disk.target, makes_partitions, devices: Vec::new() };
+        // The disk first: while it refuses writes, each of its partitions says that it does.
+        for path in nodes(disk) {
+            let say = || format!("lifting the write protection of {}", path.display());
+            let device = open(&path).context(say)?;
+            if device.protection()? == Protection::Writable {
+                continue;
+            }
+            device.protect(Protection::Writable).context(say)?;
+            lifted.devices.push(device);
+            if lifted
+                .devices
+                .last()
+                .is_some_and(|device| device.protection().ok() != Some(Protection::Writable))
+            {
+                let what = format!("{} is write-protected by the device itself", path.display());
+                return Err(Error::new(ErrorKind::Denied, what));
+            }
+        }
+        Ok(lifted)
+    }
+
+    /// The partitions that the kernel has now.
+    fn partitions(&self) -> Result<Vec<Device>> {
+        let Some(number) = self.target.device else { return Ok(Vec::new()) };
+        System::new().partitions(number)?.iter().map(|partition| open(&partition.path)).collect()
+    }
+}
+
+impl Drop for Lifted<'_> {
+    fn drop(&mut self) {
+        let made_anew = match self.makes_partitions && !self.devices.is_empty() {
+            true => self.partitions().unwrap_or_else(|error| {
+                tracing::warn!("partitions of {} stay writable: {error}", self.target.path.display());
+                Vec::new()
+            }),
+            false => Vec::new(),
+        };
+        for device in made_anew.iter().chain(&self.devices) {
+            if let Err(error) = device.protect(Protection::ReadOnly) {
+                tracing::warn!("{} stays writable: {error}", device.path().display());
+            }
+        }
+    }
+}
