@@ -12,6 +12,9 @@ use serde::Deserialize;
 /// How much of a document has to be seen: the fixed part of a manifest and the longest header.
 pub(crate) const SEEN_BYTES: usize = 16 + (64 << 10);
 
+/// A report is a frame of its own (FORMAT.md, section 12).
+const REPORT_BYTES_MAX: u64 = imager_image::frame::FRAME_MOST_BYTES as u64;
+
 /// A machine takes no more captures than this; behind the last number there would be no place for the next one.
 const SEQUENCE_MAX: u64 = 1 << 40;
 
@@ -106,6 +109,20 @@ pub(crate) fn check_name(name: &ObjectName, digest: blake3::Hash) -> Result<(), 
     }
 }
 
+/// Whether anybody but an admin may put so many bytes under a name: what is put to `reports/` is a report of a machine.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_report(name: &ObjectName, len: u64) -> Result<(), &'static str> {
+    match name.segments().next() {
+        Some(names::REPORTS) if names::report_parts(name.as_str()).is_none() => {
+            Err("this is no name for a report")
+        }
+        Some(names::REPORTS) if len > REPORT_BYTES_MAX => Err("a report is not that long"),
+        _ => Ok(()),
+    }
+}
+
 /// The capture that an index, a lease or a manifest is of, by its name.
 fn capture_in(name: &ObjectName) -> Option<CaptureId> {
     let text = name.as_str();
@@ -138,9 +155,9 @@ pub(crate) fn is_anothers(store: &DirStore, machine: &str, name: &ObjectName) ->
 
 #[cfg(test)]
 mod tests {
-    use super::check;
-    use imager_image::CaptureId;
+    use super::{check, check_report};
     use imager_image::manifest::{Header, Kind};
+    use imager_image::{CaptureId, names};
     use netshare_store::ObjectName;
     use proptest::prelude::{any, proptest};
 
@@ -214,6 +231,17 @@ mod tests {
         let long = check("web", &ObjectName::new(name.as_str()).unwrap(), &lease("web", "web", id), 1 << 20);
         assert!(long.is_err());
         judge("packs/00/x", b"anything").unwrap();
+    }
+
+    #[test]
+    fn what_is_put_to_reports_is_a_report_of_bounded_length() {
+        let check = |name: &str, len| check_report(&ObjectName::new(name).unwrap(), len).is_ok();
+        let name = names::report("web", TIME, [7; 4]);
+        assert!(check(&name, 1 << 20) && check("packs/00/x", 1 << 25) && check("reportsx/web/x", 1 << 25));
+        assert!(!check(&name, 1 << 21));
+        for other in ["reports", "reports/web", "reports/web/x", &format!("{name}/x"), &format!("{name}00")] {
+            assert!(!check(other, 10), "{other}");
+        }
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! What a token may do.
 //!
-//! A machine's token adds and never removes, reads what a capture needs and lists no packs; a restore token reads; an
-//! admin's does everything. Whatever is not allowed here in so many words is refused.
+//! A machine's token adds and never removes, reads what a capture needs and lists no packs; a restore token reads and
+//! reports; an admin's does everything. Whatever is not allowed here in so many words is refused.
 
 use imager_image::{CaptureId, names};
 use imager_units::{Error, ErrorKind, Result};
@@ -57,9 +57,11 @@ impl Scope {
             (Self::Machine(_), Action::Get(_)) => true,
             (Self::Machine(machine), Action::Put(name)) => machine_puts(machine, name),
             (Self::Machine(machine), Action::List(folder)) => machine_lists(machine, folder),
-            (Self::Restore(_), Action::Put(name)) => {
-                matches!(segments(name).as_slice(), ["reports" | "checks", _, _])
-            }
+            (Self::Restore(only), Action::Put(name)) => match segments(name).as_slice() {
+                [names::REPORTS, _, _] => may_see(only.as_ref(), name.as_str()),
+                [names::CHECKS, _, _] => true,
+                _ => false,
+            },
             (Self::Restore(only), Action::Get(name)) => may_see(only.as_ref(), name.as_str()),
             (Self::Restore(only), Action::List(folder)) => {
                 !folder.is_empty()

@@ -221,6 +221,9 @@ async fn put(
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Answer, Refusal> {
+    if grant.scope != Scope::Admin {
+        document::check_report(name, upload::length(request.headers())?).map_err(Refusal::out_of_scope)?;
+    }
     let machine = grant.scope.machine().map(str::to_owned);
     if let Some(machine) = machine.clone() {
         let digest = upload::digest(request.headers())?;

@@ -145,7 +145,11 @@ fn len_of(piece: &Bytes) -> u64 {
     u64::try_from(piece.len()).unwrap_or(u64::MAX)
 }
 
-fn length(headers: &HeaderMap) -> Result<u64, Refusal> {
+/// How long a body is.
+///
+/// # Errors
+/// The refusal, where the client does not say or it is too long.
+pub(crate) fn length(headers: &HeaderMap) -> Result<u64, Refusal> {
     let text = headers.get(CONTENT_LENGTH).ok_or_else(Refusal::no_length)?;
     let len = text.to_str().ok().and_then(|text| text.parse().ok());
     match len {

@@ -242,8 +242,7 @@ fn restored_after<T>(machine: &Machine, then: impl FnOnce() -> T) -> imager_unit
     };
     let plan = plan::plan(&repository, &newest, &request)?;
     let _kept = then();
-    let options =
-        Options { read_back: ReadBack::Yes, proof: Proof::Samples, protected: Protected::Refuse };
+    let options = Options { read_back: ReadBack::Yes, proof: Proof::Samples, protected: Protected::Refuse };
     restore::run(&repository, &plan, options, &Silent::default())
 }
 

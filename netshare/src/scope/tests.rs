@@ -76,6 +76,7 @@ fn a_restore_token_reads_and_reports() {
         assert_eq!(all.judge(Action::Delete(&name)), Verdict::Refused);
         let hidden = text.starts_with("captures/db") || text.starts_with("reports/db");
         assert_eq!(one.judge(Action::Get(&name)) == Verdict::Refused, hidden, "{name}");
+        assert_eq!(one.judge(Action::Put(&name)) == Verdict::Allowed, reports && !hidden, "{name}");
         assert_eq!(one.shows(&name), !hidden);
     }
     for scope in [&all, &one] {

@@ -36,6 +36,11 @@ fn kinds() -> Vec<Kind> {
         free: manifest_name(machine, free),
         ..kind("", may)
     };
+    let reports = |machine: &str, may: [&'static str; 3]| Kind {
+        there: format!("reports/{machine}/20261121T031500Z-00000070"),
+        free: format!("reports/{machine}/20261121T031500Z-00000071"),
+        ..kind("", may)
+    };
     let checks = |byte, may| kind(&format!("checks/{}/", id(byte)), may);
     vec![
         Kind { there: "halfhour.json".into(), free: "other.json".into(), ..kind("", ["g", "g", "g"]) },
@@ -53,8 +58,10 @@ fn kinds() -> Vec<Kind> {
         manifests("db", DB, 4, ["", "gl", ""]),
         checks(WEB, ["g", "gpl", "gpl"]),
         checks(DB, ["", "gpl", "gpl"]),
-        kind("reports/web/", ["pl", "gpl", "gpl"]),
-        kind("reports/db/", ["", "gpl", "p"]),
+        reports("web", ["pl", "gpl", "gpl"]),
+        reports("db", ["", "gpl", ""]),
+        // What is no report's name is nobody's to put.
+        kind("reports/web/", ["l", "gl", "gl"]),
         kind("console/", ["", "gl", "gl"]),
         kind("captures/", ["", "gl", "l"]),
         kind("packs/", ["", "g", "g"]),

@@ -81,12 +81,16 @@ fn a_machine_leaves_the_room_that_an_admin_needs() {
     assert!(filled.is_some_and(|count| count > 40), "{filled:?}");
     let report = noise(0, 100);
     let small: Vec<u16> = (0..20)
-        .map(|number| share.ask(&Ask::put(&format!("reports/web/{number}"), &machine, &report)).status)
+        .map(|number| {
+            share
+                .ask(&Ask::put(&format!("reports/web/20261121T031500Z-{number:08x}"), &machine, &report))
+                .status
+        })
         .collect();
     assert!(small.iter().all(|status| [201, 507].contains(status)), "{small:?}");
     assert_eq!(share.ask(&Ask::put("trash/x", &admin, &noise(1, 500_000))).status, 201);
     Tokens::of(share.folder.path()).revoke("t0").unwrap();
-    assert_eq!(share.ask(&Ask::put("reports/web/x", &machine, &report)).status, 401);
+    assert_eq!(share.ask(&Ask::put("reports/web/20261121T031500Z-ffffffff", &machine, &report)).status, 401);
 }
 
 #[test]
