@@ -6,6 +6,7 @@ use crate::{log, program};
 use bootenv_init::{Address, Settings};
 use imager_units::{Context, Error, ErrorKind, Result};
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -42,6 +43,7 @@ pub(crate) fn up(settings: &Settings, changed: &Receiver<Changed>) -> Result<()>
     } else if settings.vlan.is_some() {
         return Err(invalid("vlan is set: say by interface which of several it is on"));
     }
+    name_servers(&settings.dns)?;
     match settings.ip {
         Address::Static { address, prefix, gateway } => {
             let [interface] = interfaces.as_slice() else {
@@ -56,11 +58,18 @@ pub(crate) fn up(settings: &Settings, changed: &Receiver<Changed>) -> Result<()>
         }
         _ => ask(&interfaces)?,
     }
-    if !settings.dns.is_empty() {
-        let servers: String = settings.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-        fs::write("/etc/resolv.conf", servers).context(|| "writing /etc/resolv.conf".to_owned())?;
-    }
     Ok(())
+}
+
+/// Name servers that the settings name: the script of the DHCP client then leaves its own out.
+fn name_servers(servers: &[IpAddr]) -> Result<()> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let written =
+        fs::write("/etc/resolv.conf", lines).and_then(|()| fs::write("/run/halfhour/dns-is-set", ""));
+    written.context(|| "writing /etc/resolv.conf".to_owned())
 }
 
 /// The interfaces that are meant, once they are there.
