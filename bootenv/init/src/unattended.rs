@@ -34,9 +34,9 @@ pub(crate) fn run(task: &Task, settings: &Settings, changed: &Receiver<Changed>)
     let seen = imager(&look, settings)?;
     seen.result()?;
     let of = match task {
-        Task::Restore { .. } => seen.object["capture"]["time"]
-            .as_str()
-            .map_or(String::new(), |time| format!(": capture of {time}")),
+        Task::Restore { .. } => {
+            seen.object["time"].as_str().map_or(String::new(), |time| format!(": capture of {time}"))
+        }
         Task::Capture { .. } => String::new(),
     };
     log::say(&format!("share open{of}"));
