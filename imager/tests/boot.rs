@@ -124,6 +124,8 @@ fn a_disk_that_never_started_that_way_need_not_after_a_restore() {
     assert!(checks.iter().all(|check| check.problem().is_none()));
     let warnings = boot_check::warnings(&checks);
     assert!(warnings.len() == 1 && warnings[0].contains("in the capture"), "{warnings:?}");
+    let elsewhere = Machine::new(Some(Kind::Bios), |path| poke(path, 0, &[0; 440])).restored(&[], None);
+    assert!(elsewhere.is_empty(), "the machine starts from another disk");
     // Where nobody knows how it started, boot code that leads nowhere is no way.
     let unknown = Machine::new(None, |path| poke(path, 0, &[0; 440])).restored(&[], None);
     assert!(unknown.is_empty());

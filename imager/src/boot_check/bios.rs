@@ -10,6 +10,8 @@ use imager_disk::ReadAt;
 use imager_disk::table::{Entry, EntryKind, Table, TableKind};
 use imager_units::{ByteLen, ByteOffset, Extent, Lba, Result, SectorSize};
 
+/// The check of sector 0.
+pub(super) const CODE: &str = "boot code";
 /// A boot sector, whatever the disk's sectors are: BIOS knows no others.
 const BOOT_SECTOR_BYTES: usize = 512;
 /// The code in sector 0, before the disk's signature.
@@ -31,9 +33,9 @@ const MOST_CORE_SECTORS: u64 = 16_384;
 pub(super) fn look(disk: &dyn ReadAt, table: &Table) -> Vec<Finding> {
     let sector = match boot_sector(disk, ByteOffset::ZERO) {
         Ok(sector) => sector,
-        Err(error) => return vec![Finding::unreadable(Kind::Bios, "boot code", "", &error)],
+        Err(error) => return vec![Finding::unreadable(Kind::Bios, CODE, "", &error)],
     };
-    let finding = |ok, message: &str| Finding::new(Kind::Bios, "boot code", "", ok, message.to_owned());
+    let finding = |ok, message: &str| Finding::new(Kind::Bios, CODE, "", ok, message.to_owned());
     if !is_bootable(&sector) {
         return vec![finding(false, "sector 0 holds no boot code")];
     }

@@ -90,6 +90,10 @@ pub fn check(
         for now in look_at_target(disk, manifest.system.uefi.as_ref()) {
             let then = before.iter().find(|then| (then.check, &then.subject) == (now.check, &now.subject));
             let was_ok = then.is_some_and(|then| then.ok);
+            if now.check == bios::CODE && !now.ok && !was_ok {
+                // There never was any: it is not this disk that the machine starts from.
+                continue;
+            }
             // Where nobody knows how the machine started, whatever was complete counts.
             let counts = captured.map_or(was_ok, |kind| kind == now.firmware);
             if counts || running == Some(now.firmware) {
@@ -121,7 +125,7 @@ fn is_started(disk: &DiskPlan) -> bool {
 fn look_at_target(disk: &DiskPlan, menu: Option<&Uefi>) -> Vec<Finding> {
     match Device::open(&disk.target.path, Access::ReadDirect, Some(disk.target.geometry.logical)) {
         Ok(device) => look(&device, menu),
-        Err(error) => vec![Finding::unreadable(Kind::Bios, "boot code", "", &error)],
+        Err(error) => vec![Finding::unreadable(Kind::Bios, bios::CODE, "", &error)],
     }
 }
 
@@ -129,7 +133,7 @@ fn look_at_target(disk: &DiskPlan, menu: Option<&Uefi>) -> Vec<Finding> {
 fn look(disk: &dyn ReadAt, menu: Option<&Uefi>) -> Vec<Finding> {
     match table::read(disk) {
         Ok(table) => [bios::look(disk, &table), uefi::look(disk, &table, menu)].concat(),
-        Err(error) => vec![Finding::unreadable(Kind::Bios, "boot code", "", &error)],
+        Err(error) => vec![Finding::unreadable(Kind::Bios, bios::CODE, "", &error)],
     }
 }
 

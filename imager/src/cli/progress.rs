@@ -37,6 +37,13 @@ struct Phase {
     shown: Instant,
 }
 
+/// What was asked to stop has stopped; what is still to be done can be stopped by another signal.
+pub(crate) fn has_stopped() {
+    if let Some((_, stop)) = THIS.get() {
+        stop.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Shown {
     /// A monitor as the command line asks.
     pub(crate) fn new(global: &Global) -> Self {

@@ -5,7 +5,7 @@ use super::boot::{self, Boot};
 use super::confirm::confirm;
 use super::failure::Failure;
 use super::output::{Columns, print, print_json, tell};
-use super::progress::Shown;
+use super::progress::{self, Shown};
 use super::reports::Draft;
 use super::{Status, session};
 use imager::boot_check::Check;
@@ -27,6 +27,7 @@ pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure>
     let mut outcome = carry_out(global, options, &repository, &mut draft, &monitor);
     drop(monitor);
     if options.report && !options.plan {
+        progress::has_stopped();
         let said = outcome.as_ref().map(|done| (done.status.code(), &done.object));
         if let Some(warning) = draft.put(&repository, said) {
             match &mut outcome {

@@ -47,7 +47,7 @@ pub fn check(plan: &Plan) -> Result<()> {
     }
 }
 
-/// The disk and the partitions of it that are written; none for a file.
+/// The nodes that are written through: the disk and, in place, partitions of it; none for a file.
 fn nodes(disk: &DiskPlan) -> Vec<PathBuf> {
     let target = &disk.target;
     if !target.is_block {
@@ -55,7 +55,7 @@ fn nodes(disk: &DiskPlan) -> Vec<PathBuf> {
     }
     let volumes = disk.volumes.iter().map(|volume| volume.extent);
     let written: Vec<_> = volumes.chain(disk.swap_resets.iter().map(|reset| reset.extent)).collect();
-    let is_written = |extent| written.contains(extent);
+    let is_written = |extent| disk.scope == Scope::InPlace && written.contains(extent);
     let partitions = target.partitions.iter().filter(|partition| is_written(&partition.extent));
     std::iter::once(target.path.clone()).chain(partitions.map(|partition| partition.path.clone())).collect()
 }
