@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Packages whose programs go on the medium.
-pub const PACKAGES: [&str; 19] = [
+pub const PACKAGES: [&str; 18] = [
     "btrfs-progs",
     "busybox-static",
     "ca-certificates",
@@ -22,7 +22,6 @@ pub const PACKAGES: [&str; 19] = [
     "efibootmgr",
     "ethtool",
     "fdisk",
-    "gdisk",
     "iproute2",
     "kmod",
     "lvm2",
@@ -71,7 +70,6 @@ const PROGRAMS: &[&str] = &[
     "pvs",
     "resize2fs",
     "sfdisk",
-    "sgdisk",
     "tune2fs",
     "umount",
     "vgchange",

@@ -11,7 +11,7 @@ use crate::toolbox::Toolbox;
 use crate::tree::Tree;
 use imager_units::{Context, Result};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// How hard it is compressed.
@@ -46,9 +46,8 @@ pub fn make(
     let mut out = File::create(to).context(write)?;
     for part in parts {
         let mut part = File::open(&part).context(|| format!("opening {}", part.display()))?;
-        let len = io::copy(&mut part, &mut out).context(write)?;
-        // An archive begins at a multiple of four; the kernel skips zeros.
-        io::copy(&mut io::repeat(0).take(len.next_multiple_of(4) - len), &mut out).context(write)?;
+        // The kernel unpacks one compressed archive after the other, wherever they begin.
+        io::copy(&mut part, &mut out).context(write)?;
     }
     Ok(())
 }

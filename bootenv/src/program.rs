@@ -10,6 +10,9 @@ pub const EPOCH_SECONDS: u64 = 1_767_225_600;
 /// How much of what a failed program said is shown.
 const SHOWN_LINES: usize = 8;
 
+/// How tar, apt and xorriso say that the disk is full.
+const NO_ROOM: [&str; 3] = ["No space left on device", "enough free space", "exceeds free space"];
+
 /// A program of this machine in the C locale.
 #[must_use]
 pub fn command(name: &str) -> Command {
@@ -36,12 +39,8 @@ pub fn run(what: &str, command: &mut Command) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let kind = match () {
-        () if said.contains("No space left on device") || said.contains("enough free space") => {
-            ErrorKind::OutOfSpace
-        }
-        () => ErrorKind::Io,
-    };
+    let is_full = NO_ROOM.iter().any(|words| said.contains(words));
+    let kind = if is_full { ErrorKind::OutOfSpace } else { ErrorKind::Io };
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let shown = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("; ");
     Err(Error::new(kind, format!("{what} failed ({}): {shown}", output.status)))

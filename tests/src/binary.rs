@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+/// The only machines we build for.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
 /// The `imager` of this build; `HALFHOUR_IMAGER` names another. Built first where it is absent or older than its
 /// source.
 pub fn imager() -> &'static Path {
@@ -17,6 +20,40 @@ pub fn netshare() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         program("netshare", "HALFHOUR_NETSHARE", &["imager/units", "imager/image", "netshare"])
+    })
+}
+
+/// The `bootenv` of this build; `HALFHOUR_BOOTENV` names another.
+pub fn bootenv() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        program("bootenv", "HALFHOUR_BOOTENV", &["imager/units", "bootenv/src", "bootenv/files"])
+    })
+}
+
+/// The console of the rescue environment; `HALFHOUR_CONSOLE` names another.
+pub fn console() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| program("bootenv-console", "HALFHOUR_CONSOLE", &["imager/units", "bootenv/console"]))
+}
+
+/// The first process of the rescue environment, a static program; `HALFHOUR_INIT` names another.
+pub fn init() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if let Some(path) = std::env::var_os("HALFHOUR_INIT") {
+            return path.into();
+        }
+        let profile = profile();
+        let target = profile.parent().expect("profiles lie in the target folder");
+        let built =
+            target.join(HOST).join(profile.file_name().expect("a profile's name")).join("bootenv-init");
+        if modified(&built) < newest(&["bootenv/init", "imager/disk", "imager/units"]) {
+            // Static: with flags of its own, and so in a folder of its own.
+            let flags = "RUSTFLAGS=-C target-feature=+crt-static";
+            run_cargo("env", &[flags, cargo()], &profile, "bootenv-init", &["--target", HOST]);
+        }
+        built
     })
 }
 
@@ -52,14 +89,21 @@ pub fn repository() -> &'static Path {
 }
 
 fn build(profile: &Path, package: &str) {
+    run_cargo(cargo(), &[], profile, package, &[]);
+}
+
+fn cargo() -> &'static str {
+    option_env!("CARGO").unwrap_or("cargo")
+}
+
+fn run_cargo(program: &str, before: &[&str], profile: &Path, package: &str, options: &[&str]) {
     let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile's name");
     let name = if name == "debug" { "dev" } else { name };
     let target = profile.parent().expect("profiles lie in the target folder").display().to_string();
     let manifest = repository().join("Cargo.toml").display().to_string();
-    let cargo = option_env!("CARGO").unwrap_or("cargo");
     let arguments = ["build", "-q", "-p", package, "--profile", name];
-    let arguments = [&arguments[..], &["--target-dir", &target, "--manifest-path", &manifest]].concat();
-    let built = try_tool(cargo, &arguments);
+    let folders = ["--target-dir", &target, "--manifest-path", &manifest];
+    let built = try_tool(program, &[before, &arguments, &folders, options].concat());
     assert!(built.is_ok(), "{package} does not build: {}", built.expect_err("it failed"));
 }
 

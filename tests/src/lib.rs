@@ -17,6 +17,7 @@ pub mod imager;
 pub mod judge;
 pub mod junk;
 pub mod lab;
+pub mod medium;
 pub mod need;
 pub mod proxy;
 mod qemu;
