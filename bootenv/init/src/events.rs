@@ -1,8 +1,10 @@
 //! What the kernel tells about devices that come (uevents on a netlink socket, lib/kobject_uevent.c): disks are
-//! protected at once, drivers are looked for.
+//! protected at once, drivers are looked for, power buttons are listened to. The kernel makes a device's node before it
+//! tells of it (`device_add` in drivers/base/core.c).
 
+use crate::changes::Changes;
 use crate::modules::Modules;
-use crate::{log, protect};
+use crate::{log, power, protect};
 use imager_units::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -10,25 +12,18 @@ use nix::sys::socket::{
     sockopt,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// The group in which the kernel speaks; udev speaks in another.
 const KERNEL_GROUP: u32 = 1;
 /// Room for what comes while we are busy.
 const BUFFER_BYTES: usize = 8 << 20;
-/// When nothing came for so long, the kernel is done for now.
-const QUIET: Duration = Duration::from_millis(400);
-
-/// A device came or went.
-pub(crate) struct Changed;
 
 /// Listens from now on.
 ///
 /// # Errors
 /// `Io` when the kernel has no such socket.
-pub(crate) fn listen(modules: Modules) -> Result<Receiver<Changed>> {
+pub(crate) fn listen(modules: Option<Modules>, changes: Changes) -> Result<()> {
     let say = || "listening to the kernel's device events".to_owned();
     let open = || -> nix::Result<OwnedFd> {
         let socket = socket(
@@ -43,37 +38,13 @@ pub(crate) fn listen(modules: Modules) -> Result<Receiver<Changed>> {
         Ok(socket)
     };
     let socket = open().map_err(std::io::Error::from).context(say)?;
-    let (sender, receiver) = channel();
     let spawned = thread::Builder::new().name("events".to_owned()).spawn(move || {
-        follow(&socket, &modules, &sender);
+        follow(&socket, modules.as_ref(), &changes);
     });
-    spawned.context(say).map(|_| receiver)
+    spawned.context(say).map(drop)
 }
 
-/// Waits until the kernel is quiet, for at most `most`.
-pub(crate) fn settle(events: &Receiver<Changed>, most: Duration) {
-    let begun = Instant::now();
-    while begun.elapsed() < most && events.recv_timeout(QUIET).is_ok() {}
-}
-
-/// Waits until `is_there` says so, looking again whenever something changed; whether it did within `most`.
-pub(crate) fn wait_for(events: &Receiver<Changed>, most: Duration, is_there: impl Fn() -> bool) -> bool {
-    let begun = Instant::now();
-    loop {
-        if is_there() {
-            return true;
-        }
-        let left = most.saturating_sub(begun.elapsed());
-        // A link that comes up makes no event: look each second all the same.
-        match events.recv_timeout(left.min(Duration::from_secs(1))) {
-            Ok(Changed) => {}
-            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-            Err(_) => return false,
-        }
-    }
-}
-
-fn follow(socket: &OwnedFd, modules: &Modules, changed: &Sender<Changed>) {
+fn follow(socket: &OwnedFd, modules: Option<&Modules>, changes: &Changes) {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
@@ -88,38 +59,42 @@ fn follow(socket: &OwnedFd, modules: &Modules, changed: &Sender<Changed>) {
                 return;
             }
         }
-        if changed.send(Changed).is_err() {
-            return;
-        }
+        changes.tell();
     }
 }
 
 /// Some events were lost: what they were about is looked for.
-fn rescan(modules: &Modules) {
+fn rescan(modules: Option<&Modules>) {
     for name in protect::known().unwrap_or_default() {
         protect_and_say(&name);
     }
-    modules.look();
+    power::watch_known();
+    if let Some(modules) = modules {
+        modules.look();
+    }
 }
 
-fn handle(message: &[u8], modules: &Modules) {
+fn handle(message: &[u8], modules: Option<&Modules>) {
     let fields: Vec<_> =
         message.split(|byte| *byte == 0).filter_map(|field| std::str::from_utf8(field).ok()).collect();
     let value = |name: &str| fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-    if value("ACTION") != Some("add") {
-        return;
+    match (value("ACTION"), value("SUBSYSTEM"), value("DEVNAME")) {
+        (Some("add"), Some("block"), Some(name)) => protect_and_say(name),
+        // Whenever a mapping gets a table it takes the protection of that (`dm_swap_table` in drivers/md/dm.c).
+        (Some("change"), Some("block"), Some(name)) if name.starts_with("dm-") => {
+            protect::forget(name);
+            protect_and_say(name);
+        }
+        (Some("add"), Some("input"), Some(name)) => power::watch(name),
+        _ => {}
     }
-    if let (Some("block"), Some(name)) = (value("SUBSYSTEM"), value("DEVNAME")) {
-        protect_and_say(name);
-    }
-    if let Some(alias) = value("MODALIAS") {
+    if let (Some("add"), Some(alias), Some(modules)) = (value("ACTION"), value("MODALIAS"), modules) {
         modules.want(alias);
     }
 }
 
 fn protect_and_say(name: &str) {
     if let Err(error) = protect::protect(name) {
-        let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        log::failed(&format!("write-protecting {name}: {error}: {why}"), "unplug it if it matters");
+        log::failed(&format!("write-protecting {name}: {}", log::chain(&error)), protect::NEXT);
     }
 }

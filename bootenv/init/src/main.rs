@@ -4,6 +4,7 @@
 //! the second, of the same program, does everything else (`manager`). So whatever goes wrong, the machine does not stop
 //! with a kernel panic, and somebody at the console can look what it was.
 
+mod changes;
 mod consoles;
 mod events;
 mod first;
@@ -12,8 +13,11 @@ mod manager;
 mod modules;
 mod mounts;
 mod network;
+mod operation;
+mod power;
 mod program;
 mod protect;
+mod ssh;
 mod unattended;
 
 use std::process::ExitCode;
@@ -22,13 +26,16 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         first::run();
     }
+    // Said on the consoles rather than where nobody looks; a thread that ends so leaves the others running.
+    std::panic::set_hook(Box::new(|panic| log::failed(&format!("a mistake of ours: {panic}"), "")));
     let starts = std::env::args().nth(1).and_then(|number| number.parse().ok());
     match starts {
-        Some(starts) => {
+        // Nobody starts a second manager at a shell.
+        Some(starts) if nix::unistd::getppid().as_raw() == 1 => {
             manager::run(starts);
             ExitCode::SUCCESS
         }
-        None => {
+        _ => {
             eprintln!("bootenv-init is the first process of the rescue environment; it does nothing here");
             ExitCode::from(64)
         }

@@ -1,7 +1,8 @@
 //! Drivers: for every device its name is asked of `modprobe`, at the start and as devices come. Names are asked together,
-//! because starting the program costs more than what it does.
+//! because starting the program costs more than what it does; one by one after a driver did not come back, so that it
+//! keeps nobody else waiting.
 
-use crate::program;
+use crate::{log, program};
 use imager_units::{Context, Result};
 use std::collections::HashSet;
 use std::fs;
@@ -9,9 +10,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// So many names in one command.
 const TOGETHER: usize = 200;
+/// How long drivers may take to look at their devices.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What no device asks for.
 const ALWAYS: [&str; 5] = ["efivarfs", "loop", "usbhid", "atkbd", "sd_mod"];
 
@@ -51,11 +55,12 @@ impl Modules {
         walk(Path::new("/sys/devices"), &mut |alias| self.want(alias));
     }
 
-    /// Waits until everything that was asked for is done.
-    pub(crate) fn wait(&self) {
+    /// Waits until everything that was asked for is done, for at most `most`; whether it is.
+    pub(crate) fn wait(&self, most: Duration) -> bool {
         let (open, done) = &*self.open;
         let open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(done.wait_while(open, |open| *open > 0));
+        let waited = done.wait_timeout_while(open, most, |open| *open > 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
@@ -66,13 +71,32 @@ fn load(wanted: &Receiver<String>, open: &(Mutex<u64>, Condvar)) {
         let new: Vec<_> =
             names.iter().map(String::as_str).filter(|name| known.insert((*name).to_owned())).collect();
         for some in new.chunks(TOGETHER) {
-            // Most devices have no driver of their own, which is no failure.
-            drop(program::run("modprobe", &[&["-a", "-b", "-q", "--"], some].concat()));
+            load_some(some);
         }
         let mut left = open.0.lock().unwrap_or_else(PoisonError::into_inner);
         *left = left.saturating_sub(names.len() as u64);
         open.1.notify_all();
     }
+}
+
+fn load_some(names: &[&str]) {
+    let begun = std::time::Instant::now();
+    // Most devices have no driver of their own, which is no failure.
+    drop(program::run_within(PATIENCE, "modprobe", &[&["-a", "-b", "-q", "--"], names].concat()));
+    if begun.elapsed() < PATIENCE {
+        return;
+    }
+    log::failed(
+        &format!("a driver has not come back for {} s", PATIENCE.as_secs()),
+        "the others are loaded one by one; dmesg may say more",
+    );
+    for name in names {
+        let name = (*name).to_owned();
+        let load = move || drop(program::run_within(PATIENCE, "modprobe", &["-b", "-q", "--", &name]));
+        drop(thread::Builder::new().name("modprobe".to_owned()).spawn(load));
+    }
+    // All of them have had their time then.
+    thread::sleep(PATIENCE / 4);
 }
 
 /// Calls `each` with the content of every file `modalias` below a folder.

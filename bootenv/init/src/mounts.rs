@@ -1,7 +1,7 @@
 //! The kernel's own filesystems, and the links and files that programs expect. No disk is ever mounted here.
 
 use crate::program;
-use imager_units::{Context, Result};
+use imager_units::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -17,21 +17,26 @@ const TABLE: [(&str, &str, &str); 6] = [
     ("tmpfs", "/run", "mode=755"),
     ("tmpfs", "/tmp", "mode=1777"),
 ];
+const LINKS: [(&str, &str); 3] =
+    [("/proc/self/fd", "/dev/fd"), ("/proc/self/mounts", "/etc/mtab"), ("/run", "/var/run")];
 const EFI: &str = "/sys/firmware/efi";
 
-/// Mounts everything that is not mounted yet.
-pub(crate) fn mount_all() -> Result<()> {
-    for (kind, at, options) in TABLE {
+/// Mounts everything that is not mounted yet, and makes what programs expect; what failed.
+pub(crate) fn mount_all() -> Vec<Error> {
+    let mounts = TABLE.iter().map(|(kind, at, options)| {
         fs::create_dir_all(at).context(|| format!("making {at}"))?;
-        mount_one(kind, at, options)?;
-    }
+        mount_one(kind, at, options)
+    });
+    let mut failures: Vec<_> = mounts.filter_map(Result::err).collect();
     for folder in ["/run/halfhour", "/root", "/var/log"] {
-        fs::create_dir_all(folder).context(|| format!("making {folder}"))?;
+        failures.extend(fs::create_dir_all(folder).context(|| format!("making {folder}")).err());
     }
-    drop(symlink("/proc/self/fd", "/dev/fd"));
-    drop(symlink("/proc/self/mounts", "/etc/mtab"));
-    program::run("/bin/busybox", &["--install", "-s", "/bin"])?;
-    Ok(())
+    for (to, at) in LINKS {
+        // It is there already after another start.
+        drop(symlink(to, at));
+    }
+    failures.extend(program::run("/bin/busybox", &["--install", "-s", "/bin"]).err());
+    failures
 }
 
 /// The firmware's variables, once their driver is there.

@@ -1,14 +1,14 @@
 //! The network: every interface asks for an address, or one has the address that the settings say, in a VLAN or over a
 //! bond where they say so.
 
-use crate::events::{self, Changed};
+use crate::changes::Changes;
 use crate::{log, program};
 use bootenv_init::{Address, Settings};
 use imager_units::{Context, Error, ErrorKind, Result};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -16,17 +16,23 @@ const CLASS: &str = "/sys/class/net";
 /// How long to wait for an interface to appear.
 const APPEAR: Duration = Duration::from_secs(20);
 const BOND: &str = "bond0";
+/// There once it was set up: a manager that was started again leaves it as it is.
+const DONE: &str = "/run/halfhour/network";
 
 /// Sets the network up.
 ///
 /// # Errors
 /// `NotFound` when there is no such interface; `Io` when none gets an address.
-pub(crate) fn up(settings: &Settings, changed: &Receiver<Changed>) -> Result<()> {
+pub(crate) fn up(settings: &Settings, changes: &Changes) -> Result<()> {
+    if Path::new(DONE).exists() {
+        return Ok(());
+    }
+    fs::write(DONE, "").context(|| format!("writing {DONE}"))?;
     program::run("ip", &["link", "set", "lo", "up"])?;
     if settings.ip == Address::Off {
         return Ok(());
     }
-    let mut interfaces = find(settings, changed)?;
+    let mut interfaces = find(settings, changes)?;
     if !settings.bond.is_empty() {
         bond(&interfaces, settings.bond_mode.as_deref().unwrap_or("active-backup"))?;
         interfaces = vec![BOND.to_owned()];
@@ -73,7 +79,7 @@ fn name_servers(servers: &[IpAddr]) -> Result<()> {
 }
 
 /// The interfaces that are meant, once they are there.
-fn find(settings: &Settings, changed: &Receiver<Changed>) -> Result<Vec<String>> {
+fn find(settings: &Settings, changes: &Changes) -> Result<Vec<String>> {
     let wanted: Vec<&str> = if settings.bond.is_empty() {
         settings.interface.iter().map(String::as_str).collect()
     } else {
@@ -87,7 +93,7 @@ fn find(settings: &Settings, changed: &Receiver<Changed>) -> Result<Vec<String>>
         wanted.iter().filter_map(|name| all.iter().find(|found| is_called(found, name)).cloned()).collect()
     };
     let enough = || found().len() >= wanted.len().max(1);
-    if events::wait_for(changed, APPEAR, enough) {
+    if changes.wait_for(APPEAR, enough) {
         return Ok(found());
     }
     let there = physical();

@@ -1,37 +1,46 @@
 //! A task that nobody watches: wait for its disks, open the share, run `imager`, say what became of it.
 
-use crate::events::{self, Changed};
-use crate::{log, program};
+use crate::changes::Changes;
+use crate::log;
+use crate::operation::Operation;
 use bootenv_init::{Settings, Task};
 use imager_disk::System;
 use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a disk may take to appear: controllers that look at their shelves, USB.
 const DISKS: Duration = Duration::from_secs(90);
-/// What the exit status 2 means: done, but something is missing from the result.
+/// Exit statuses: done, but something is missing from the result; the share was lost; stopped by a signal.
 const MISSING: i32 = 2;
+const LOST: i32 = 5;
+const STOPPED: i32 = 130;
+/// How often what lost its share is run again, and the pause before; each time has the whole patience of its own.
+const AGAIN: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(15);
+/// How often progress is shown, at most: a serial line is slow, and somebody has to read it.
+const SHOW: Duration = Duration::from_secs(10);
 
 /// Does it; `true` when all of it was done.
 ///
 /// # Errors
 /// Whatever kept it from being done, in words for the console.
-pub(crate) fn run(task: &Task, settings: &Settings, changed: &Receiver<Changed>) -> Result<bool> {
+pub(crate) fn run(task: &Task, settings: &Settings, changes: &Changes) -> Result<bool> {
+    let mut words = task.words();
+    let operation = Operation::begin(&format!("by itself: imager {}", words.join(" ")))?;
     for disk in task.disks() {
-        await_disk(disk, changed)?;
+        await_disk(disk, changes)?;
     }
     let look: Vec<String> = match task {
         Task::Restore { capture, .. } => vec!["show".to_owned(), capture.clone()],
         Task::Capture { .. } => vec!["list".to_owned()],
     };
-    let seen = imager(&look, settings)?;
+    let seen = imager(&look, settings, &operation)?;
     seen.result()?;
     let of = match task {
         Task::Restore { .. } => {
@@ -40,21 +49,21 @@ pub(crate) fn run(task: &Task, settings: &Settings, changed: &Receiver<Changed>)
         Task::Capture { .. } => String::new(),
     };
     log::say(&format!("share open{of}"));
-    let mut words = task.words();
     if matches!(task, Task::Restore { .. }) {
         words.extend(["--unprotect", "--report"].map(str::to_owned));
     }
     log::say(&format!("running imager {}", words.join(" ")));
-    let ran = imager(&words, settings)?;
+    let ran = imager(&words, settings, &operation)?;
     ran.tell();
     ran.result()?;
     let name = words.first().map_or("task", String::as_str);
-    log::say(&format!("{name} complete"));
-    Ok(ran.code == 0)
+    let is_whole = ran.status.code() == Some(0);
+    log::say(&format!("{name} {}", if is_whole { "complete" } else { "ended, but something is missing" }));
+    Ok(is_whole)
 }
 
 /// Waits until a disk that is named by `serial:`, `wwn:` or path is there.
-fn await_disk(name: &str, changed: &Receiver<Changed>) -> Result<()> {
+fn await_disk(name: &str, changes: &Changes) -> Result<()> {
     let name = match name.split_once('=') {
         Some((number, name)) if number.parse::<u32>().is_ok() => name,
         _ => name,
@@ -66,26 +75,31 @@ fn await_disk(name: &str, changed: &Receiver<Changed>) -> Result<()> {
             path.exists().then_some(()).ok_or_else(gone)
         })
     };
-    if events::wait_for(changed, DISKS, || find().is_ok()) { Ok(()) } else { find() }
+    if changes.wait_for(DISKS, || find().is_ok()) { Ok(()) } else { find() }
 }
 
 /// How a command ended.
 struct Ran {
-    code: i32,
+    status: ExitStatus,
     object: Value,
 }
 
 impl Ran {
     fn result(&self) -> Result<()> {
-        if self.code == 0 || self.code == MISSING {
-            return Ok(());
-        }
         let text = |field: &str| self.object["error"][field].as_str().unwrap_or_default().to_owned();
-        let message = Some(text("message")).filter(|text| !text.is_empty());
-        let message = message.unwrap_or_else(|| format!("imager ended with status {}", self.code));
-        let advice = text("advice");
-        let advice = if advice.is_empty() { String::new() } else { format!(" ({advice})") };
-        Err(Error::new(ErrorKind::Io, format!("{message}{advice}, exit status {}", self.code)))
+        let (message, advice) = (text("message"), text("advice"));
+        let how = match (self.status.code(), self.status.signal()) {
+            (Some(0 | MISSING), _) => return Ok(()),
+            (Some(STOPPED), _) => "it was stopped; run it again to continue".to_owned(),
+            (Some(code), _) if message.is_empty() => format!("imager ended with status {code}"),
+            (Some(code), _) if advice.is_empty() => format!("{message}, exit status {code}"),
+            (Some(code), _) => format!("{message} ({advice}), exit status {code}"),
+            (None, signal) => format!(
+                "imager was killed by signal {}; dmesg may say why; run it again to continue",
+                signal.unwrap_or_default()
+            ),
+        };
+        Err(Error::new(ErrorKind::Io, how))
     }
 
     /// What a person should know although it went well.
@@ -102,7 +116,12 @@ impl Ran {
             }
         }
         for untouched in self.object["untouched"].as_array().into_iter().flatten() {
-            let how = if untouched["unchanged"] == true { "untouched" } else { "not proven untouched" };
+            let how = match (untouched["unchanged"].as_bool(), untouched["in_use"] == true) {
+                (Some(true), _) => "untouched",
+                (Some(false), _) => "CHANGED, though nothing of it was to be written",
+                (None, true) => "in use, so not compared; the disk's counters say that we did not write it",
+                (None, false) => "not compared",
+            };
             log::say(&format!("volume {}: {how}", untouched["key"].as_str().unwrap_or("?")));
         }
         for list in ["warnings", "problems", "not_captured"] {
@@ -117,26 +136,41 @@ impl Ran {
     }
 }
 
+/// Runs `imager`, again when the share is lost: it continues where it was.
+fn imager(words: &[String], settings: &Settings, operation: &Operation) -> Result<Ran> {
+    for left in (0..AGAIN).rev() {
+        let ran = imager_once(words, settings, operation)?;
+        if ran.status.code() != Some(LOST) || left == 0 {
+            return Ok(ran);
+        }
+        let why = ran.result().err().map_or(String::new(), |error| error.to_string());
+        log::say(&format!("{why}; running it again in {} s, {left} more times", PAUSE.as_secs()));
+        thread::sleep(PAUSE);
+    }
+    Err(Error::new(ErrorKind::Io, "the share was lost"))
+}
+
 /// Runs `imager` with what the settings say about the share, showing its progress.
-fn imager(words: &[String], settings: &Settings) -> Result<Ran> {
+fn imager_once(words: &[String], settings: &Settings, operation: &Operation) -> Result<Ran> {
     let say = || "running imager".to_owned();
     let mut command = Command::new("imager");
     command.args(words).args(["--json", "--progress", "json"]).envs(environment(settings));
     if let Some(limit) = &settings.limit {
         command.args(["--limit", limit]);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(operation.share()?).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context(say)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let object = thread::scope(|scope| {
-        scope.spawn(|| stderr.into_iter().for_each(|stderr| show_progress(BufReader::new(stderr))));
+        scope
+            .spawn(|| stderr.into_iter().for_each(|stderr| show_progress(BufReader::new(stderr), operation)));
         let mut out = String::new();
         stdout.map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut out)).map(|_| out)
     })
     .context(say)?;
     let status = child.wait().context(say)?;
     let object = serde_json::from_str(&object).unwrap_or(Value::Null);
-    Ok(Ran { code: status.code().unwrap_or(-1), object })
+    Ok(Ran { status, object })
 }
 
 /// The variables by which `imager` learns about the share; secrets are never among its words.
@@ -151,38 +185,39 @@ pub(crate) fn environment(settings: &Settings) -> BTreeMap<&'static str, String>
     all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
 }
 
-fn show_progress(lines: impl BufRead) {
-    for line in lines.lines().map_while(std::result::Result::ok) {
-        let Ok(seen) = serde_json::from_str::<Value>(&line) else {
-            log::say(&line);
+/// Shows progress until it ends; all of it goes where others look, and what is new about it on the terminals.
+fn show_progress(mut lines: impl BufRead, operation: &Operation) {
+    let (mut shown, mut last) = (None::<Instant>, String::new());
+    let mut line = Vec::new();
+    // Whatever it says is read to the end: who does not read would stop it.
+    while lines.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        let Ok(seen) = serde_json::from_str::<Value>(&text) else {
+            log::say(&text);
             continue;
         };
+        let text = progress(&seen);
+        operation.say(&format!("by itself: {text}"));
         let phase = seen["phase"].as_str().unwrap_or_default();
-        let size = |field: &str| seen[field].as_u64().map(|n| ByteLen::new(n).to_string());
-        let mut text = phase.to_owned();
-        if let (Some(done), Some(total)) = (size("done_bytes"), size("total_bytes")) {
-            text.push_str(&format!(": {done} of {total}"));
+        if phase != last || shown.is_none_or(|shown| shown.elapsed() >= SHOW) {
+            log::say(&text);
+            (shown, last) = (Some(Instant::now()), phase.to_owned());
         }
-        if let Some(left) = seen["eta_seconds"].as_f64() {
-            text.push_str(&format!(", {left:.0} s left"));
-        }
-        if let Some(error) = seen["error"].as_str() {
-            text.push_str(&format!(": {error}"));
-        }
-        log::say(&text);
     }
 }
 
-/// Lets somebody with the key in.
-pub(crate) fn open_ssh(key: &str) -> Result<()> {
-    let say = || "letting SSH in".to_owned();
-    std::fs::create_dir_all("/root/.ssh")
-        .and_then(|()| std::fs::create_dir_all("/etc/dropbear"))
-        .context(say)?;
-    std::fs::write("/root/.ssh/authorized_keys", format!("{key}\n")).context(say)?;
-    if !Path::new("/usr/sbin/dropbear").exists() {
-        return Err(Error::new(ErrorKind::NotFound, "this medium has no SSH server"));
+fn progress(seen: &Value) -> String {
+    let size = |field: &str| seen[field].as_u64().map(|n| ByteLen::new(n).to_string());
+    let mut text = seen["phase"].as_str().unwrap_or_default().to_owned();
+    if let (Some(done), Some(total)) = (size("done_bytes"), size("total_bytes")) {
+        text.push_str(&format!(": {done} of {total}"));
     }
-    // Keys of its own, no passwords.
-    program::run("/usr/sbin/dropbear", &["-R", "-s"]).map(drop)
+    if let Some(left) = seen["eta_seconds"].as_f64() {
+        text.push_str(&format!(", {left:.0} s left"));
+    }
+    if let Some(error) = seen["error"].as_str() {
+        text.push_str(&format!(": {error}"));
+    }
+    text
 }
