@@ -3,7 +3,8 @@
 use imager_units::{Context, Error, Result};
 use object::Endianness;
 use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, FileHeader64};
-use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -18,6 +19,8 @@ pub struct Elf {
     pub needed: Vec<String>,
     /// Where it looks for them first.
     pub places: Vec<String>,
+    /// The names of libraries that it opens while it runs, if they are there (the UAPI Group's note `.note.dlopen`).
+    pub opened: Vec<String>,
     /// The versions it wants, each with the library that has to define it.
     pub wanted: BTreeSet<(String, String)>,
     /// The versions it defines.
@@ -60,6 +63,12 @@ impl Elf {
                 }
             }
         }
+        if let Some((_, section)) = sections.section_by_name(endian, b".note.dlopen") {
+            let mut notes = section.notes(endian, bytes)?.into_iter().flatten();
+            while let Some(note) = notes.next().transpose()? {
+                elf.opened.extend(opened(note.desc()));
+            }
+        }
         if let Some((mut libraries, link)) = sections.gnu_verneed(endian, bytes)? {
             let strings = sections.strings(endian, bytes, link)?;
             while let Some((library, mut versions)) = libraries.next()? {
@@ -81,14 +90,30 @@ impl Elf {
     }
 }
 
+/// The names in such a note: JSON, `[{"soname":["libzstd.so.1"],…},…]`, and zeros behind it.
+fn opened(note: &[u8]) -> Vec<String> {
+    let end = note.iter().position(|byte| *byte == 0).unwrap_or(note.len());
+    let note: Value = serde_json::from_slice(note.get(..end).unwrap_or_default()).unwrap_or_default();
+    let features = note.as_array().into_iter().flatten();
+    let names = features.flat_map(|feature| feature["soname"].as_array().into_iter().flatten());
+    names.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Elf;
+    use super::{Elf, opened};
     use std::path::Path;
+
+    #[test]
+    fn a_note_names_what_is_opened_later() {
+        let note = br#"[{"feature":"zstd","priority":"recommended","soname":["libzstd.so.1"]}]"#;
+        assert_eq!(opened(&[note.as_slice(), b"\0\0"].concat()), ["libzstd.so.1"]);
+        assert!(opened(b"no JSON").is_empty());
+    }
 
     #[test]
     fn a_dynamic_program_names_its_loader_libraries_and_versions() {

@@ -40,6 +40,12 @@ impl<'a> Libraries<'a> {
         for name in elf.needed.iter().cloned().chain(later) {
             self.put(program, &name, &elf.places, tree)?;
         }
+        // What libraries open, they can do without; what programs open is what they were put here for.
+        for name in elf.opened.iter().filter(|_| elf.interpreter.is_some()) {
+            if self.find(name, &elf.places)?.is_some() {
+                self.put(program, name, &elf.places, tree)?;
+            }
+        }
         for (library, version) in &elf.wanted {
             if self.known.get(library).is_some_and(|known| !known.defined.contains(version)) {
                 return Err(too_new(program, library, version));
