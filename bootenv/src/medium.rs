@@ -67,7 +67,10 @@ pub fn build(options: &Options, monitor: &dyn Monitor) -> Result<Report> {
     check(options)?;
     let arguments = arguments(&options.kernel_options)?;
     let settings = options.config.as_deref().map(read_settings).transpose()?;
-    let warnings = half_said(settings.as_deref().unwrap_or_default(), &arguments)?;
+    let mut warnings = half_said(settings.as_deref().unwrap_or_default(), &arguments)?;
+    if let Some(folder) = options.boot_files.as_ref().filter(|_| settings.is_some()) {
+        warnings.push(format!("{} holds the settings: who can boot from it can read them", folder.display()));
+    }
     let ours = Ours::find(&options.programs)?;
     let cache = Cache::open(&options.cache)?;
     let system = System::prepare(&cache, options.firmware, options.freshness, monitor)?;
