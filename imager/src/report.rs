@@ -36,7 +36,7 @@ pub struct Document {
     pub ended: String,
     /// The exit status of the command.
     pub exit_status: u8,
-    /// The disks written to: `{disk, path, model, serial, wwn, size_bytes}`.
+    /// The disks written to: `{disk, path, model, serial, wwn, size_bytes}`, or `{asked}` where it came to no plan.
     pub targets: Vec<Value>,
     /// What the command said with `--json`; `null` when it failed.
     pub result: Value,

@@ -1,6 +1,6 @@
 //! `imager reports`, and the report that `imager restore --report` puts.
 
-use super::args::{Global, Reports};
+use super::args::{Global, Reports, Restore};
 use super::failure::Failure;
 use super::output::{Columns, or_dash, print, print_json};
 use super::{Status, session};
@@ -30,13 +30,14 @@ pub(super) struct Draft(Document);
 
 impl Draft {
     /// Before anything is known but what a person asked for.
-    pub(super) fn begin(capture: &str) -> Self {
-        let machine = capture.split('@').next().unwrap_or_default();
+    pub(super) fn begin(options: &Restore) -> Self {
+        let machine = options.capture.split('@').next().unwrap_or_default();
         let known = names::check_machine(machine).is_ok();
         let trimmed = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         Self(Document {
             machine: if known { machine.to_owned() } else { String::new() },
             started: clock::now_rfc3339(),
+            targets: options.to.iter().map(|name| json!({ "asked": name })).collect(),
             agent: concat!("imager ", env!("CARGO_PKG_VERSION")).to_owned(),
             rescue: trimmed(RELEASE),
             host: json!({
@@ -155,7 +156,7 @@ fn to_text(reports: &[Document]) -> String {
     let mut columns = Columns::new(&["MACHINE", "TIME", "CAPTURE", "TARGET", "EXIT", "WHAT"], &[4]);
     for report in reports {
         let target = report.targets.iter().map(|target| {
-            let name = ["serial", "wwn", "path"].iter().find_map(|field| target[*field].as_str());
+            let name = ["serial", "wwn", "path", "asked"].iter().find_map(|field| target[*field].as_str());
             printable(name.unwrap_or_default())
         });
         let capture =

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure> {
     let monitor = Shown::new(global);
     let repository = session::repository(global)?;
-    let mut draft = Draft::begin(&options.capture);
+    let mut draft = Draft::begin(options);
     let mut outcome = carry_out(global, options, &repository, &mut draft, &monitor);
     drop(monitor);
     if options.report && !options.plan {

@@ -7,9 +7,9 @@
 
 mod volume;
 
-use imager_disk::{MemoryDisk, WriteAt};
+use imager_disk::{MemoryDisk, ReadAt, WriteAt};
 use imager_units::{ByteLen, ByteOffset, SectorSize};
-use imager_volume::fat::Fat;
+use imager_volume::fat::{Fat, directory};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,4 +20,9 @@ fuzz_target!(|data: &[u8]| {
         disk.write_all_at(ByteOffset::new(at), bytes).expect("it fits");
     }
     volume::check(&disk, &Fat);
+    for path in ["\\EFI\\BOOT\\BOOTX64.EFI", "\\A"] {
+        if let Ok(Some(file)) = directory::find(&disk, path) {
+            assert!(file.extents.iter().all(|extent| disk.geometry().extent().contains(*extent)));
+        }
+    }
 });
