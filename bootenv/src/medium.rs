@@ -100,6 +100,8 @@ pub fn build(options: &Options, monitor: &dyn Monitor) -> Result<Report> {
     if let Some(output) = &options.output {
         monitor.step("writing the ISO");
         let new = with_suffix(output, ".unfinished");
+        // What an interrupted build left.
+        drop(fs::remove_file(&new));
         let made = iso::make(&system, &files, &arguments, work.path(), &new);
         // Settings have passwords and tokens in them.
         let mode = if settings.is_some() { 0o600 } else { 0o644 };
