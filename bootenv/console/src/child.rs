@@ -3,7 +3,7 @@
 use crate::documents::{Ended, Progress};
 use crate::effect::News;
 use crate::order::{Order, Presence};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read};
@@ -35,10 +35,7 @@ impl Stop {
     pub(crate) fn ask(&self) {
         let mut state = self.state();
         state.is_asked = true;
-        if let Some((pid, signal)) = state.running {
-            // It may be just about to end by itself.
-            let _over = kill(pid, signal);
-        }
+        state.running.iter().for_each(|(pid, signal)| end(*pid, *signal));
     }
 
     /// Whether somebody asked.
@@ -53,13 +50,18 @@ impl Stop {
         let mut state = self.state();
         state.running = Some((Pid::from_raw(pid), signal));
         if state.is_asked {
-            let _over = kill(Pid::from_raw(pid), signal);
+            end(Pid::from_raw(pid), signal);
         }
     }
 
     fn over(&self) {
         self.state().running = None;
     }
+}
+
+/// Whatever it runs itself goes with it, but where it ends in order, which it sees to. It may be just about to end.
+fn end(pid: Pid, signal: Signal) {
+    let _over = if signal == Signal::SIGKILL { killpg(pid, signal) } else { kill(pid, signal) };
 }
 
 /// Starts it, in a process group of its own: Ctrl-C is the console's.
@@ -164,6 +166,16 @@ mod tests {
         let stop = Stop::default();
         stop.ask();
         assert_eq!(run(&imager, &order, &stop).code, None, "what only looks is ended at once");
+        let imager =
+            script(&folder, "trap 'echo {}; exit 130' TERM; echo go >&2; while :; do sleep 0.1; done");
+        let (order, stop) = (Order { presence: Presence::Works, ..order }, Stop::default());
+        let child = start(&imager, &order, &stop).expect("it starts");
+        let ended = attend(child, &stop, &|news| {
+            if matches!(news, News::Notice(line) if line == "go") {
+                stop.ask();
+            }
+        });
+        assert_eq!(ended.code, Some(130), "what writes ends as it sees fit");
         let missing = run(&folder.path().join("none"), &order, &Stop::default());
         assert!(missing.result().expect_err("it failed").message.contains("cannot be run"));
     }

@@ -6,6 +6,8 @@ mod view;
 use crate::console::{Console, Turn};
 use crate::terminal::{self, Screen, Signals};
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::execute;
+use crossterm::terminal::{Clear, ClearType};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
 use ratatui::{Terminal, TerminalOptions, Viewport};
@@ -74,12 +76,12 @@ pub(crate) struct Look {
 
 type Shown = Terminal<CrosstermBackend<Stdout>>;
 
-/// Draws on all of the terminal, as large as the kernel says.
+/// Draws on all of the terminal, from nothing.
 fn open((columns, rows): (u16, u16)) -> io::Result<Shown> {
     let viewport = Viewport::Fixed(Rect::new(0, 0, columns, rows));
-    let mut shown = Terminal::with_options(CrosstermBackend::new(stdout()), TerminalOptions { viewport })?;
-    shown.clear()?;
-    Ok(shown)
+    // Terminal::clear asks where the cursor is, and not every terminal answers.
+    execute!(stdout(), Clear(ClearType::All))?;
+    Terminal::with_options(CrosstermBackend::new(stdout()), TerminalOptions { viewport })
 }
 
 fn press(console: &mut Console, view: &mut View, key: KeyEvent, shown: &mut Shown) -> io::Result<Turn> {
@@ -92,7 +94,7 @@ fn press(console: &mut Console, view: &mut View, key: KeyEvent, shown: &mut Show
         KeyCode::Char('!') if !view.is_typing() => return Ok(Turn::Shell),
         // Kernel messages may have been written over it.
         KeyCode::Char('l') if control => {
-            shown.clear()?;
+            *shown = open(terminal::size().unwrap_or(terminal::LEAST))?;
             return Ok(Turn::Show);
         }
         KeyCode::Esc => Key::Back,

@@ -11,7 +11,11 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     for word in text.trim_start_matches(' ').split(' ') {
         let mut word: Vec<char> = word.chars().collect();
         let gap = usize::from(!is_empty);
-        if !is_empty && len.saturating_add(gap).saturating_add(word.len()) > width {
+        // A word that fits on no line begins where it stands.
+        let fits_below = indent.len().saturating_add(2).saturating_add(word.len()) <= width;
+        let fits_here = len.saturating_add(gap).saturating_add(word.len()) <= width;
+        let has_room = len.saturating_add(gap).saturating_add(1) < width;
+        if !is_empty && !fits_here && (fits_below || !has_room) {
             lines.push(std::mem::replace(&mut line, format!("{indent}  ")));
             len = indent.len().saturating_add(2);
         } else if gap == 1 {
@@ -43,6 +47,7 @@ mod tests {
         assert_eq!(wrap("one two three", 8), ["one two", "  three"]);
         assert_eq!(wrap("  one two three", 10), ["  one two", "    three"]);
         assert_eq!(wrap("a    b", 20), ["a    b"]);
+        assert_eq!(wrap("URL: https://host/default", 12), ["URL: https:/", "  /host/defa", "  ult"]);
         assert_eq!(wrap("", 20), [""]);
     }
 

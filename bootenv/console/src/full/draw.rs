@@ -9,6 +9,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line as Row, Span};
 use ratatui::widgets::{Clear, Paragraph};
+use std::ops::Range;
 
 /// The command takes no more lines than this.
 const COMMAND_LINES: usize = 3;
@@ -57,10 +58,9 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, page: &Page, view: &mut View, lo
         let more = if is_more { "-- more: PgDn --" } else { "-- the end; PgUp goes back --" };
         put(frame, at(text_height, 1), vec![Row::styled(more, dim().add_modifier(Modifier::BOLD))]);
     }
-    let skipped = focus
-        .saturating_add(2)
-        .saturating_sub(question_height)
-        .min(question.len().saturating_sub(question_height));
+    // The item under the cursor is seen whole, with a line of what follows where there is room.
+    let last = focus.end.saturating_add(1).min(question.len());
+    let skipped = last.saturating_sub(question_height).min(focus.start);
     put(
         frame,
         at(text_height.saturating_add(1), question_height),
@@ -103,24 +103,22 @@ fn text_rows(line: &Line, width: usize, look: Look) -> Vec<Row<'static>> {
 }
 
 /// The rows of what is asked, and which of them must be seen.
-fn question(page: &Page, view: &View, width: usize, look: Look) -> (Vec<Row<'static>>, usize) {
+fn question(page: &Page, view: &View, width: usize, look: Look) -> (Vec<Row<'static>>, Range<usize>) {
     match &page.ask {
         Ask::Choose { items, .. } => choice(items, view.cursor, width),
-        Ask::Type { label, value, secret } => (field(label, value, *secret, view, width, look), 0),
+        Ask::Type { label, value, secret } => (field(label, value, *secret, view, width, look), 0..0),
         Ask::Wait { done, .. } => {
             let rows = done.map(|(done, total)| Row::raw(gauge(done, total, width, look)));
-            (rows.into_iter().collect(), 0)
+            (rows.into_iter().collect(), 0..0)
         }
     }
 }
 
-fn choice(items: &[Item], cursor: usize, width: usize) -> (Vec<Row<'static>>, usize) {
-    let (mut rows, mut focus) = (Vec::new(), 0);
+fn choice(items: &[Item], cursor: usize, width: usize) -> (Vec<Row<'static>>, Range<usize>) {
+    let (mut rows, mut focus) = (Vec::new(), 0..0);
     for (index, item) in items.iter().enumerate() {
         let is_here = index == cursor;
-        if is_here {
-            focus = rows.len();
-        }
+        let start = rows.len();
         let style = match (&item.refused, is_here) {
             (Some(_), _) => dim(),
             (None, true) => Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD),
@@ -136,7 +134,7 @@ fn choice(items: &[Item], cursor: usize, width: usize) -> (Vec<Row<'static>>, us
             rows.extend(wrap(&format!("    {more}"), width).into_iter().map(|row| Row::styled(row, dim())));
         }
         if is_here {
-            focus = rows.len().saturating_sub(1);
+            focus = start..rows.len();
         }
     }
     (rows, focus)
@@ -149,8 +147,10 @@ fn field(label: &str, value: &str, secret: bool, view: &View, width: usize, look
         (true, _, _) => "*".repeat(view.typed.chars().count()),
         (false, _, _) => typed,
     };
-    let rows = wrap(&format!("{label}: {shown}_"), width);
-    rows.into_iter().map(|row| Row::styled(row, Style::new().add_modifier(Modifier::BOLD))).collect()
+    // Broken where the line ends: what is typed has no words.
+    let letters: Vec<_> = format!("{label}: {shown}_").chars().collect();
+    let rows = letters.chunks(width).map(|row| row.iter().collect::<String>());
+    rows.map(|row| Row::styled(row, Style::new().add_modifier(Modifier::BOLD))).collect()
 }
 
 fn gauge(done: u64, total: u64, width: usize, look: Look) -> String {
@@ -184,10 +184,78 @@ fn keys(page: &Page) -> String {
         Ask::Choose { .. } => {
             "Enter choose   Esc back   F2 shell   PgUp/PgDn text   Ctrl-L redraw".to_owned()
         }
-        Ask::Type { .. } => {
-            "Enter go on   Esc back   Ctrl-U clear   F2 shell   PgUp/PgDn text   Ctrl-L redraw".to_owned()
-        }
+        Ask::Type { .. } => "Enter go on   Esc back   Ctrl-U clear   F2 shell   PgUp/PgDn text".to_owned(),
         Ask::Wait { stop: Some(stop), .. } => format!("Esc {stop}   F2 shell   Ctrl-L redraw"),
         Ask::Wait { stop: None, .. } => "F2 shell   Ctrl-L redraw".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{draw, field};
+    use crate::flows;
+    use crate::full::Look;
+    use crate::full::view::View;
+    use crate::page::{Item, Line, Page};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn picture(page: Page, (columns, rows): (u16, u16), ascii: bool) -> String {
+        let mut view = View::default();
+        view.take(1, page);
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a screen");
+        terminal.draw(|frame| draw(frame, &mut view, Look { ascii, colour: false })).expect("it draws");
+        let buffer = terminal.backend().buffer().clone();
+        let width = usize::from(columns);
+        let rows = buffer.content().chunks(width);
+        let rows = rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>());
+        rows.map(|row| format!("{}\n", row.trim_end())).collect()
+    }
+
+    /// `HALFHOUR_BLESS=1 cargo test -p bootenv-console` makes the pictures of the README anew.
+    fn assert_is(name: &str, picture: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("screens").join(name);
+        if std::env::var_os("HALFHOUR_BLESS").is_some() {
+            std::fs::write(&path, picture).expect("a picture");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(picture, kept, "{name} differs");
+    }
+
+    #[test]
+    fn the_pictures_of_the_readme_are_what_is_drawn() {
+        for (name, page) in flows::pictures() {
+            assert_is(name, &picture(page, (80, 24), false));
+        }
+    }
+
+    #[test]
+    fn ascii_terminals_get_ascii() {
+        for (name, page) in flows::pictures() {
+            let drawn = picture(page.printable(true), (80, 24), true);
+            assert!(drawn.is_ascii(), "{name}: {drawn}");
+        }
+    }
+
+    #[test]
+    fn every_size_is_drawn_and_the_question_is_always_there() {
+        let text: Vec<_> = (0..99).map(|number| Line::plain(format!("line {number}"))).collect();
+        let items: Vec<_> = (0..99).map(|number| Item::new(format!("item {number}")).with("more")).collect();
+        for size in [(80, 24), (80, 10), (200, 60), (30, 8)] {
+            let drawn = picture(Page::choose("title", text.clone(), items.clone()), size, false);
+            assert!(drawn.contains("line 0") && drawn.contains("> item 0"), "{drawn}");
+        }
+        for size in [(1, 1), (5, 3), (80, 2)] {
+            picture(Page::choose("title", text.clone(), items.clone()), size, false);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_drawn() {
+        let mut view = View::default();
+        view.typed.push_str("hush");
+        let look = Look { ascii: false, colour: true };
+        let rows = format!("{:?}", field("Token", "before", true, &view, 78, look));
+        assert!(rows.contains("****") && !rows.contains("hush") && !rows.contains("before"), "{rows}");
     }
 }

@@ -44,7 +44,8 @@ impl View {
         self.take(console.turns(), console.page());
     }
 
-    fn take(&mut self, turn: u64, page: Page) {
+    /// Takes a page of that turn.
+    pub(crate) fn take(&mut self, turn: u64, page: Page) {
         let kind = |page: &Page| std::mem::discriminant(&page.ask);
         let same =
             self.turn == Some(turn) && self.page.as_ref().is_some_and(|before| kind(before) == kind(&page));

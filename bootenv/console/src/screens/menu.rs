@@ -61,7 +61,9 @@ impl Screen for Menu {
             }
             None => text.push(Line::quiet("This is not the rescue environment: disks in use are refused.")),
         }
-        text.extend(self.network.iter().map(|line| Line::plain(format!("network: {line}"))));
+        // Servers have many ports; those without an address are under Look.
+        let shown = self.network.iter().filter(|line| !line.contains("no address"));
+        text.extend(shown.map(|line| Line::plain(format!("network: {line}"))));
         text.extend(known.place.trouble.iter().map(Line::warning));
         let items = entries(known).into_iter().map(|(_, item)| item).collect();
         Page::choose("What is to be done?", text, items)

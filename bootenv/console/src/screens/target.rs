@@ -46,11 +46,10 @@ impl Targets {
                 .refusal(&captured, known.choice.scope, end)
                 .or(taken)
                 .or_else(|| known.choice.refused.get(&disk.path).cloned());
-            let mark = if disk.is(&captured) { "  <- the captured disk" } else { "" };
+            let mark = if disk.is(&captured) { "the captured disk itself; " } else { "" };
             let used = if disk.uses.is_empty() { "" } else { "; IN USE" };
-            let item = Item::new(format!("{}{mark}", disk.describe()))
-                .with(format!("{}{used}", disk.summary()))
-                .refused(refused);
+            let item =
+                Item::new(disk.describe()).with(format!("{mark}{}{used}", disk.summary())).refused(refused);
             entries.push((Entry::Disk(index), item));
         }
         if known.wanted_disks().len() > 1 {
