@@ -28,6 +28,8 @@ pub enum Start {
     Usb(PathBuf),
     /// The network: a folder served by TFTP, and the file in it to begin with.
     Network(PathBuf, String),
+    /// This kernel with this archive and command line, as a boot loader would hand them over.
+    Kernel(PathBuf, PathBuf, String),
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Hardware {
     memory_mib: u32,
     folder: PathBuf,
     nvram: Option<PathBuf>,
+    network: Option<String>,
+    more: Vec<String>,
 }
 
 impl Hardware {
@@ -55,13 +59,29 @@ impl Hardware {
         }
         let folder = scratch.folder(name);
         let nvram = firmware.new_memory(&folder);
-        Some(Self { firmware, disks: Vec::new(), memory_mib: 1024, folder, nvram })
+        let network = Some("user,id=net,ipv6=off".to_owned());
+        let more = Vec::new();
+        Some(Self { firmware, disks: Vec::new(), memory_mib: 1024, folder, nvram, network, more })
     }
 
     /// With one more disk: a file of raw bytes.
     #[must_use]
     pub fn disk(mut self, file: &str, bus: Bus, serial: &str) -> Self {
         self.disks.push(Disk { file: file.to_owned(), bus, serial: serial.to_owned() });
+        self
+    }
+
+    /// With this network behind its card, as QEMU's `-netdev` takes it; it is called `net`. None: no card.
+    #[must_use]
+    pub fn network(mut self, network: Option<&str>) -> Self {
+        self.network = network.map(str::to_owned);
+        self
+    }
+
+    /// With one more option of QEMU's.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.more.extend([name.to_owned(), value.to_owned()]);
         self
     }
 
@@ -100,10 +120,16 @@ impl Hardware {
                 format!("{model},id=disk{number},drive=file{number},serial={serial},bootindex={index}"),
             );
         }
-        let mut network = "user,id=net,ipv6=off".to_owned();
+        let mut network = self.network.clone().unwrap_or_default();
         let mut card = "virtio-net-pci,id=card,netdev=net".to_owned();
         match start {
             Start::Disk => card.push_str(",romfile="),
+            Start::Kernel(kernel, archive, line) => {
+                card.push_str(",romfile=");
+                add("-kernel", kernel.display().to_string());
+                add("-initrd", archive.display().to_string());
+                add("-append", line.clone());
+            }
             Start::Cd(image) => {
                 card.push_str(",romfile=");
                 add(
@@ -128,8 +154,11 @@ impl Hardware {
                 });
             }
         }
-        add("-netdev", network);
-        add("-device", card);
+        if !network.is_empty() {
+            add("-netdev", network);
+            add("-device", card);
+        }
+        options.extend(self.more.iter().cloned());
         options
     }
 }
@@ -138,7 +167,7 @@ impl Start {
     /// QEMU's name of what is tried before the disks.
     fn device(&self) -> Option<&'static str> {
         match self {
-            Self::Disk => None,
+            Self::Disk | Self::Kernel(..) => None,
             Self::Cd(_) | Self::Usb(_) => Some("medium"),
             Self::Network(..) => Some("card"),
         }

@@ -161,6 +161,11 @@ impl Machine {
         (status.parse().unwrap_or(-1), printed)
     }
 
+    /// Has QEMU do something to it (docs/interop/qemu-qmp-ref): plug a device in, pull a cable.
+    pub fn execute(&mut self, command: &str, arguments: &serde_json::Value) {
+        self.qmp.execute(command, arguments);
+    }
+
     /// Presses the power button, and waits until it is off.
     pub fn power_off(mut self) {
         self.qmp.execute("system_powerdown", &json!({}));
