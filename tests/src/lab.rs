@@ -14,11 +14,13 @@ mod machine;
 mod qmp;
 mod serial;
 mod server;
+mod share;
 
 pub use firmware::Firmware;
 pub use hardware::{Bus, Hardware, Start};
 pub use machine::{Machine, Moment};
-pub use server::{Server, Volume};
+pub use server::{Health, Server, Volume};
+pub use share::Share;
 
 /// The host, as a machine's network shows it.
 pub const HOST: &str = "10.0.2.2";

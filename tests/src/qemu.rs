@@ -6,6 +6,13 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+/// A command that runs QEMU, and ends it when the thread of ours that started it is gone, however that ended.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+    command
+}
+
 /// QEMU, killed on drop.
 pub(crate) struct Qemu(Child);
 

@@ -11,6 +11,7 @@ pub struct ShareServer {
     folder: PathBuf,
     log: PathBuf,
     tls: Option<String>,
+    boot: Option<PathBuf>,
     address: SocketAddr,
     fingerprint: String,
     child: Option<Child>,
@@ -37,7 +38,8 @@ impl ShareServer {
         let address = SocketAddr::new(address, 0);
         let log = folder.with_extension("log");
         let folder = folder.to_owned();
-        let mut server = Self { folder, log, tls, address, fingerprint: String::new(), child: None };
+        let mut server =
+            Self { folder, log, tls, boot: None, address, fingerprint: String::new(), child: None };
         server.restart();
         server
     }
@@ -49,6 +51,9 @@ impl ShareServer {
         let mut command = Command::new(binary::netshare());
         command.arg("serve").arg(&self.folder).args(["--listen", &self.address.to_string()]);
         command.args(self.tls.iter().flat_map(|tls| ["--tls", tls.as_str()]));
+        if let Some(folder) = &self.boot {
+            command.arg("--boot").arg(folder).args(["--boot-listen", "127.0.0.1:0"]);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -64,6 +69,15 @@ impl ShareServer {
         let authority = place.split('/').next().unwrap_or_default();
         self.address = authority.parse().expect("an address and a port");
         self.fingerprint = fingerprint.to_owned();
+    }
+
+    /// Has machines boot from the files of a folder, too: starts it again, and says where they are by HTTP.
+    pub fn boot_from(&mut self, folder: &Path) -> SocketAddr {
+        self.boot = Some(folder.to_owned());
+        self.restart();
+        let log = self.log();
+        let place = log.rsplit("machines boot from http://").next().and_then(|rest| rest.split('/').next());
+        place.and_then(|place| place.parse().ok()).unwrap_or_else(|| panic!("it does not say where: {log}"))
     }
 
     /// Ends it as a power cut would.

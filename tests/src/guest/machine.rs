@@ -4,13 +4,12 @@
 //! real time against a guest that waits for ever.
 
 use super::{Disk, image};
-use crate::qemu::Qemu;
+use crate::qemu::{self, Qemu};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -171,7 +170,7 @@ fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Qemu
     .join(" ");
     let memory = memory_mib.to_string();
     let kernel = image::folder().join("vmlinux").display().to_string();
-    let mut qemu = Command::new("qemu-system-x86_64");
+    let mut qemu = qemu::command();
     qemu.args([
         "-nodefaults",
         "-no-user-config",

@@ -15,6 +15,8 @@ pub enum Bus {
     Ahci,
     /// An NVMe namespace.
     Nvme,
+    /// One with sectors of 4096 bytes.
+    Nvme4096,
 }
 
 /// What the machine starts from.
@@ -112,6 +114,7 @@ impl Hardware {
                 Bus::Virtio => "virtio-blk-pci".to_owned(),
                 Bus::Ahci => format!("ide-hd,bus=ide.{number}"),
                 Bus::Nvme => "nvme".to_owned(),
+                Bus::Nvme4096 => "nvme,logical_block_size=4096,physical_block_size=4096".to_owned(),
             };
             let index = if *start == Start::Disk { 0 } else { 5 } + number;
             let serial = &disk.serial;

@@ -4,10 +4,9 @@
 use super::hardware::logs;
 use super::qmp::Qmp;
 use super::serial::Serial;
-use crate::qemu::Qemu;
+use crate::qemu::{self, Qemu};
 use serde_json::json;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +41,8 @@ pub struct Machine {
     /// How much of the console's text was waited for.
     at: usize,
     off: Option<Off>,
+    /// Since when it is held.
+    held: Option<Instant>,
 }
 
 /// How long after it was switched on something came.
@@ -73,7 +74,7 @@ impl Machine {
         let port = |name: &str, wait: &str| {
             format!("socket,id={name},path={},server=on,wait={wait}", path(name).display())
         };
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = qemu::command();
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]).args(options);
         // It is held, not over, when it ends or starts again: we look at it then.
         command.args(["-action", "reboot=shutdown,shutdown=pause"]);
@@ -87,7 +88,7 @@ impl Machine {
         let qmp = Qmp::open(&path("control")).expect("QEMU's control port");
         let name = name.to_owned();
         println!("lab: {name} is on");
-        Self { name, folder, qemu, qmp, serial, first, on: Instant::now(), at: 0, off: None }
+        Self { name, folder, qemu, qmp, serial, first, on: Instant::now(), at: 0, off: None, held: None }
     }
 
     /// Waits until the console shows this.
@@ -136,8 +137,14 @@ impl Machine {
             let path = format!("/machine/peripheral/{first}");
             self.qmp.execute("qom-set", &json!({ "path": path, "property": "bootindex", "value": 100 }));
         }
+        // Otherwise our own reset would only hold it again.
+        self.qmp.execute("set-action", &json!({ "reboot": "reset" }));
         self.qmp.execute("system_reset", &json!({}));
+        self.qmp.wait_for("RESET");
+        self.qmp.execute("set-action", &json!({ "reboot": "shutdown" }));
         self.qmp.execute("cont", &json!({}));
+        // What we did meanwhile is no time of the machine's.
+        self.on += self.held.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 
     /// Types at the console.
@@ -180,10 +187,31 @@ impl Machine {
 
     /// Bytes that were written to a disk so far.
     pub fn written_bytes(&mut self, disk: usize) -> u64 {
+        self.written_to(&format!("file{disk}"))
+    }
+
+    /// Bytes that were written to the medium so far.
+    pub fn medium_written_bytes(&mut self) -> u64 {
+        self.written_to("image")
+    }
+
+    fn written_to(&mut self, drive: &str) -> u64 {
         let stats = self.qmp.execute("query-blockstats", &json!({}));
-        let of = |stats: &serde_json::Value| stats["device"] == format!("file{disk}");
+        let of = |stats: &serde_json::Value| stats["device"] == drive;
         let found = stats.as_array().into_iter().flatten().find(|stats| of(stats));
         found.and_then(|stats| stats["stats"]["wr_bytes"].as_u64()).expect("a disk of this machine")
+    }
+
+    /// Waits until at least so many bytes were written to a disk.
+    pub fn wait_written(&mut self, disk: usize, bytes: u64) {
+        let begun = Instant::now();
+        while self.written_bytes(disk) < bytes {
+            assert!(begun.elapsed() < PATIENCE, "{}: {bytes} bytes are not written", self.name);
+            if let Some(trouble) = self.trouble(&[]) {
+                panic!("{}: {trouble}", self.name);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Everything that the console showed.
@@ -212,9 +240,38 @@ impl Machine {
         bytes.chunks(cells).map(line).collect::<Vec<_>>().join("\n")
     }
 
+    /// Watches a machine that cannot start until that is clear: it says so, it stands still, or it has used ten times the
+    /// processor time after which a healthy one speaks. Fails if it does start.
+    pub fn expect_no_start(mut self) {
+        const SIGNS: [&str; 5] =
+            ["No bootable", "not a bootable disk", "grub rescue>", "error: ", "BootDevice: Not Found"];
+        let (begun, mut quiet) = (Instant::now(), 0);
+        let why = loop {
+            let cpu = self.qemu.cpu();
+            thread::sleep(Duration::from_secs(1));
+            let seen = format!("{}\n{}\n{}", self.console(), self.screen(), self.firmware_log());
+            assert!(!seen.contains("login: "), "{}: it starts", self.name);
+            let trouble = SIGNS.iter().chain(&TROUBLE).find(|sign| seen.contains(**sign));
+            if let Some(sign) = trouble {
+                break (*sign).to_owned();
+            }
+            quiet =
+                if self.qemu.cpu().saturating_sub(cpu) < Duration::from_millis(30) { quiet + 1 } else { 0 };
+            if quiet == 10 {
+                break "it stands still".to_owned();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}: neither starts nor fails", self.name);
+            if self.qemu.cpu() > Duration::from_secs(60) && !seen.contains("Linux version") {
+                break "it turns in circles".to_owned();
+            }
+        };
+        println!("lab: {}: it does not start: {why}", self.name);
+    }
+
     fn expect_off(&mut self, how: Off) -> Moment {
         let what = if how == Off::Restart { "its restart" } else { "its power-off" };
         self.wait(what, |machine| machine.off, &[]);
+        self.held = Some(Instant::now());
         assert_eq!(self.off, Some(how), "{} did the other", self.name);
         let moment = Moment { clock: self.on.elapsed(), cpu: self.qemu.cpu() };
         println!("lab: {}: {:6.1} s: {what}", self.name, moment.clock.as_secs_f64());

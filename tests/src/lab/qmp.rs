@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A moment in which nothing may come.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -55,6 +55,17 @@ impl Qmp {
             self.events.push_back(came);
         }
         self.events.pop_front()
+    }
+
+    /// Waits for an event of this name; earlier ones are forgotten.
+    pub(super) fn wait_for(&mut self, event: &str) {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.event().is_some_and(|came| came["event"] == event) {
+                return;
+            }
+        }
+        panic!("QEMU tells of no {event}");
     }
 
     fn read(&mut self, patience: Duration) -> Option<Value> {

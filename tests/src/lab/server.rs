@@ -3,8 +3,9 @@
 use super::machine::{Machine, Moment};
 use crate::imager::Imager;
 use crate::scratch::Scratch;
-use crate::{judge, recipe};
+use crate::{MIB, judge, junk, recipe};
 use serde_json::Value;
+use std::path::Path;
 
 /// Root's password; see `tests/lab/tree.py`.
 const PASSWORD: &str = "halfhour";
@@ -12,7 +13,7 @@ const PASSWORD: &str = "halfhour";
 const FILES: &str = "/etc /usr/bin /usr/sbin /usr/lib/systemd /boot /srv /var/lib/halfhour-lab /var/lib/dpkg";
 
 /// A server's disk: a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// The file.
     pub disk: String,
@@ -75,6 +76,40 @@ impl Server {
     pub fn digest(&self, at: &str) -> String {
         let volume = self.at(at);
         judge::digest(&self.disk, volume.start, volume.len)
+    }
+
+    /// Its volumes of the system: what a restore puts back.
+    pub fn system(&self) -> impl Iterator<Item = &Volume> {
+        self.volumes.iter().filter(|volume| ["boot", "os"].contains(&volume.role.as_str()))
+    }
+
+    /// The same server on another disk.
+    #[must_use]
+    pub fn on(&self, disk: &str) -> Self {
+        Self { disk: disk.to_owned(), volumes: self.volumes.clone() }
+    }
+
+    /// Loses the system: nothing of it is left, and no code that starts it.
+    pub fn lose(&self) {
+        let disk = Path::new(&self.disk);
+        self.system().for_each(|volume| junk::over(disk, volume.start, volume.len.min(256 * MIB)));
+        junk::over(disk, 0, 440);
+    }
+
+    /// Fails unless the system of `restored` is this one: boot code, every used byte, and what checkers say.
+    pub fn assert_same_system(&self, restored: &Self, scratch: &Scratch) {
+        let disks = (self.disk.as_str(), restored.disk.as_str());
+        judge::assert_same_bytes((disks.0, 0), (disks.1, 0), &[(0, 440)], "boot code");
+        for volume in self.system() {
+            let what = format!("volume {} ({})", volume.key, volume.at);
+            judge::assert_same_bytes((disks.0, volume.start), (disks.1, volume.start), &volume.used, &what);
+            if !volume.kind.is_empty() {
+                let part = scratch.name("part");
+                judge::extract(disks.1, volume.start, volume.len, &part);
+                let (status, said) = judge::fsck(&part, &volume.kind);
+                assert_eq!(status, Some(0), "{what}: {said}");
+            }
+        }
     }
 
     /// Waits until the server asks who is there.
