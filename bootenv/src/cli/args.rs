@@ -4,19 +4,22 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 const MEDIUM: &str = "\
-The ISO is a CD and a USB stick, for BIOS and UEFI. On a stick it is written as a whole, over everything that is there:
-  lsblk -o NAME,SIZE,MODEL,SERIAL        shows which disk is the stick
-  cp rescue.iso /dev/sdX && sync         as root, to the disk and not to a partition of it
+The ISO is a CD and a USB stick, for BIOS and UEFI. On a stick it is written as a whole, over everything that \
+is there:
+  lsblk -o NAME,SIZE,MODEL,SERIAL    shows which disk is the stick
+  cp rescue.iso /dev/sdX && sync     as root, to the disk and not to a partition of it
 
-With --boot-files the same boots over a network: serve the folder by TFTP (and HTTP), and let DHCP name as boot file
+With --boot-files the same starts over a network: serve the folder by TFTP or HTTP (netshare serve --boot), and \
+let DHCP name as boot file
   bootx64.efi      to UEFI, with or without Secure Boot
-  undionly.kpxe    to a BIOS, and boot.ipxe to it in turn when it asks as iPXE (or TFTP or HTTP URLs of boot.ipxe)
+  undionly.kpxe    to a BIOS
+  boot.ipxe        to iPXE: in the card, in the hypervisor, or asking again after undionly.kpxe
 
-Secure Boot verifies Debian's shim, GRUB, kernel and modules, which are on the medium as Debian signed them. It verifies
+Secure Boot verifies Debian's shim, GRUB, kernel and modules, which are there as Debian signed them. It verifies \
 neither the archive that holds the programs nor the settings: who can write to the medium can change those.
 
-Packages come from this machine's own Debian mirror, by apt, and are unpacked in the cache: nothing is installed, root is
-not needed. The same packages and programs give the same bytes.
+Packages come from this machine's own Debian mirror, by apt, and are unpacked in the cache: nothing is installed, \
+root is not needed. The same packages, programs and settings give the same bytes.
 
 Exit status: 0 built, 1 failed, 64 not understood.";
 
