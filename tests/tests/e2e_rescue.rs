@@ -88,10 +88,11 @@ fn comes_back(machine: &mut Machine) {
     machine.type_in("kill -9 $(pidof init | tr ' ' '\\n' | grep -vx 1)\n");
     machine.expect("halfhour: failed: the manager ended");
     machine.expect(" again");
-    // Who is at the terminal stays there.
+    // Who is at the terminal stays there, and hears every signal.
     machine.type_in("\n");
     ready(machine);
     assert_eq!(sh(machine, "ls /proc/1/exe >/dev/null && cat /proc/1/comm").trim(), "init");
+    assert_eq!(sh(machine, "grep -c 'SigBlk:.0*$' /proc/self/status").trim(), "1");
     machine.type_in("kill -9 $(pidof bootenv-console)\n");
     shell(machine);
 }

@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What `/init` is told to be when nothing else works.
+pub(crate) const SHELL: &str = "shell";
+
 const CONSOLE: &str = "/usr/bin/bootenv-console";
 /// A program that ends sooner does not work.
 const SHORT: Duration = Duration::from_secs(3);
@@ -151,6 +154,13 @@ fn console(path: &str, uses: &Uses, plain: bool) {
 fn rest_after(ended: Result<ExitStatus>) {
     if !ended.is_ok_and(|status| status.success()) {
         thread::sleep(PAUSE);
+    }
+}
+
+/// A shell at the last console that the kernel was told of.
+pub(crate) fn emergency() {
+    if let Some(path) = terminals().last() {
+        drop(shell(path));
     }
 }
 

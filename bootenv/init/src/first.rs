@@ -12,8 +12,9 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a restore or capture that runs may take to end in order.
-const WORK: Duration = Duration::from_secs(60);
+/// How long a restore or capture that runs may take to end in order: once asked, it stops and tells the share; asked
+/// again, it leaves the latter.
+const WORK: [Duration; 2] = [Duration::from_secs(40), Duration::from_secs(20)];
 /// How long other programs have to end when the machine does.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long written data may take to reach disks that a person mounted.
@@ -102,8 +103,7 @@ impl Manager {
 
 /// A shell where nothing else works.
 fn shell() {
-    let line = "exec sh -l </dev/console >/dev/console 2>&1";
-    drop(Command::new("/bin/busybox").args(["setsid", "sh", "-c", line]).spawn());
+    drop(Command::new("/init").arg(consoles::SHELL).spawn());
 }
 
 /// Takes leave of every process that ended; whether any are left.
@@ -131,10 +131,12 @@ fn end(how: RebootMode, manager: &mut Manager) -> ! {
         log::say(&format!("{what} now"));
     } else {
         log::say(&format!("{what} as soon as what runs has stopped in order"));
-        workers().into_iter().for_each(|pid| tell(pid, Signal::SIGTERM));
-        let have_ended = until(WORK, || {
-            reap(manager);
-            workers().is_empty()
+        let have_ended = WORK.into_iter().any(|most| {
+            workers().into_iter().for_each(|pid| tell(pid, Signal::SIGTERM));
+            until(most, || {
+                reap(manager);
+                workers().is_empty()
+            })
         });
         if !have_ended {
             log::say("it does not stop; it is ended now, and continues when it is run again");

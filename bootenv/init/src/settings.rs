@@ -256,6 +256,13 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_documented_in_order() {
+        let rows = include_str!("../SETTINGS.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        let names: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(names, NAMES);
+    }
+
+    #[test]
     fn an_address_is_checked() {
         let right = "192.0.2.7/24,192.0.2.1".parse::<Address>().expect("right");
         let gateway = Some(Ipv4Addr::new(192, 0, 2, 1));
