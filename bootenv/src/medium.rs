@@ -8,7 +8,7 @@ use crate::system::{Firmware, System};
 use crate::{initramfs, iso, netboot, program};
 use imager_units::{Context, Error, ErrorKind, Result};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What a build is asked for.
@@ -122,7 +122,7 @@ fn check(options: &Options) -> Result<()> {
     }
     if let Some(output) = &options.output {
         let found = fs::symlink_metadata(output).ok().map(|found| found.file_type());
-        if found.is_some_and(|kind| kind.is_block_device() || kind.is_dir() || kind.is_symlink()) {
+        if found.is_some_and(|kind| !kind.is_file()) {
             return Err(Advice::error(
                 ErrorKind::Denied,
                 format!("{} is not a file", output.display()),
