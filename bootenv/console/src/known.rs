@@ -161,6 +161,10 @@ impl Known {
             }
         }
         words.extend(self.place.manners.iter().cloned());
+        if self.is_rescue() {
+            // Here every disk is write-protected.
+            words.push("--unprotect".to_owned());
+        }
         let what = format!("restore of {} as of {}", self.capture.machine, self.capture.time);
         let Some(hash) = confirmed else {
             let mut order = Order::look(&what, &[], Some(&self.share));
@@ -170,8 +174,8 @@ impl Known {
         };
         words.extend(["--confirm".to_owned(), hash.to_owned()]);
         if self.is_rescue() {
-            // Here every disk is write-protected, and nobody keeps a log when the machine is switched off.
-            words.extend(["--unprotect".to_owned(), "--report".to_owned()]);
+            // Nobody keeps a log when the machine is switched off.
+            words.push("--report".to_owned());
         }
         Order::work(what, words, &self.share)
     }

@@ -100,7 +100,7 @@ impl Plain {
 
     fn print(&mut self, page: &Page) -> io::Result<()> {
         self.unseen = None;
-        (self.told, self.told_at) = (Vec::new(), None);
+        (self.told, self.told_at) = (page.text.iter().map(|line| line.text.clone()).collect(), None);
         self.say("")?;
         self.say(&format!("== {} ==", page.title))?;
         for line in &page.text {

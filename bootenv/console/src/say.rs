@@ -20,6 +20,9 @@ pub(crate) fn age(time: &str, now: Timestamp) -> String {
 
 /// A span of time, coarsely.
 pub(crate) fn span(seconds: f64) -> String {
+    if seconds < 1.0 {
+        return "less than a second".to_owned();
+    }
     let (count, unit) = match seconds {
         s if s < 90.0 => (s, "second"),
         s if s < 5400.0 => (s / 60.0, "minute"),
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(age("2026-11-01T05:00:00Z", now), "21 days ago");
         assert_eq!(age("2026-11-23T05:00:00Z", now), "in the future by this machine's clock");
         assert_eq!(age("yesterday", now), "of an unknown time");
+        assert_eq!(span(0.4), "less than a second");
         assert_eq!((span(1.0), count(2, "disk")), ("1 second".to_owned(), "2 disks".to_owned()));
         assert_eq!(time("2026-11-22T05:00:00Z"), "2026-11-22 05:00:00 UTC");
     }

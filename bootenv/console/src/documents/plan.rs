@@ -24,6 +24,8 @@ pub(crate) struct PlannedDisk {
     writes_boot_code: bool,
     swap_resets: Vec<String>,
     untouched: Vec<String>,
+    /// Keys of volumes that somebody uses, and goes on using.
+    in_use: Vec<String>,
 }
 
 /// A plan.
@@ -33,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) hash: String,
     /// Its disks.
     pub(crate) disks: Vec<PlannedDisk>,
+    firmware: Vec<String>,
     warnings: Vec<String>,
     missing: Vec<String>,
 }
@@ -78,16 +81,10 @@ impl PlannedDisk {
             ]);
         }
         for key in &self.untouched {
+            let what = if self.in_use.contains(key) { "not touched; it stays in use" } else { "not touched" };
             let (role, size) = captured(key)
                 .map_or_else(Default::default, |volume| (volume.role.clone(), say::size(volume.size)));
-            rows.push(vec![
-                "leave".to_owned(),
-                key.clone(),
-                called(key),
-                role,
-                size,
-                "not touched".to_owned(),
-            ]);
+            rows.push(vec!["leave".to_owned(), key.clone(), called(key), role, size, what.to_owned()]);
         }
         let mut lines = vec![Line::strong(format!("Onto {}", self.describe()))];
         lines.push(Line::plain(format!("  {}", self.scope)));
@@ -108,6 +105,7 @@ impl Plan {
         Self {
             hash: text(object, "plan"),
             disks: list(object, "disks").iter().map(disk).collect(),
+            firmware: list(object, "firmware_entries").iter().map(firmware_entry).collect(),
             warnings: texts(object, "warnings"),
             missing: texts(object, "not_captured"),
         }
@@ -119,10 +117,17 @@ impl Plan {
         for disk in &self.disks {
             lines.extend(disk.lines(manifest));
         }
+        lines.extend(self.firmware.iter().map(Line::plain));
         lines.extend(self.warnings.iter().map(Line::warning));
         lines.extend(self.missing.iter().map(|missing| Line::plain(format!("not in the image: {missing}"))));
         lines
     }
+}
+
+/// What becomes of an entry of the firmware's boot menu.
+fn firmware_entry(object: &Value) -> String {
+    let what = if object["write"] == Value::Bool(true) { "is written" } else { "is there already" };
+    format!("firmware entry: {} starts {} ({what})", text(object, "description"), text(object, "file"))
 }
 
 fn disk(object: &Value) -> PlannedDisk {
@@ -142,5 +147,6 @@ fn disk(object: &Value) -> PlannedDisk {
         writes_boot_code: object["writes_boot_code"] == Value::Bool(true),
         swap_resets: texts(object, "swap_resets"),
         untouched: texts(object, "untouched"),
+        in_use: list(object, "in_use").iter().map(|volume| text(volume, "key")).collect(),
     }
 }

@@ -106,8 +106,7 @@ fn restore_text(report: &Value) -> Vec<Line> {
         };
         lines.push(Line::plain(format!("volume {} {what}", text(volume, "key"))));
     }
-    lines
-        .extend(list(report, "boot").iter().filter_map(|check| some_text(check, "message")).map(Line::plain));
+    lines.extend(list(report, "boot").iter().filter_map(boot_check));
     lines.extend(texts(report, "warnings").iter().map(Line::warning));
     lines.extend(problems(report));
     lines.extend(
@@ -116,6 +115,12 @@ fn restore_text(report: &Value) -> Vec<Line> {
             .map(|missing| Line::plain(format!("not in the image: {missing}"))),
     );
     lines
+}
+
+/// Whether the machine starts from it, as far as can be seen.
+fn boot_check(check: &Value) -> Option<Line> {
+    let message = format!("boot ({}): {}", text(check, "firmware"), some_text(check, "message")?);
+    Some(if check["ok"] == Value::Bool(true) { Line::plain(message) } else { Line::warning(message) })
 }
 
 fn problems(object: &Value) -> impl Iterator<Item = Line> {
