@@ -125,3 +125,21 @@ pub(crate) fn chain(error: &imager_units::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::show;
+    use nix::fcntl::OFlag;
+    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+
+    #[test]
+    fn a_terminal_that_nobody_reads_keeps_nobody_waiting() {
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("it is ours");
+        let terminal = ptsname_r(&master).expect("a name");
+        // Far more than it takes: without an end to waiting, this test has none.
+        show(&"words\n".repeat(1 << 16), &terminal);
+        show("more\n", &terminal);
+        show("nowhere\n", "/dev/there-is-no-such-terminal");
+    }
+}
