@@ -1,6 +1,7 @@
 //! The screens that the README shows: of a server as there are many.
 
-use super::{Person, disk};
+use super::Person;
+use super::server::disk;
 use crate::disk::Disk;
 use crate::page::Page;
 use crate::share::Field;
