@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub enum Bus {
     /// A virtual machine's.
     Virtio,
-    /// A serial ATA port.
+    /// A serial ATA port; the lab's server does not start from it, since its kernel, made for clouds, has no driver.
     Ahci,
     /// An NVMe namespace.
     Nvme,

@@ -130,18 +130,17 @@ impl Machine {
         self.expect_off(Off::Power)
     }
 
-    /// Lets a held machine start again, from its disks from now on.
+    /// Lets a held machine start again, from its disks from now on. It is not held another time.
     pub fn restart_from_disk(&mut self) {
         assert_eq!(self.off.take(), Some(Off::Restart), "{} did not want to start again", self.name);
         if let Some(first) = self.first.take() {
             let path = format!("/machine/peripheral/{first}");
             self.qmp.execute("qom-set", &json!({ "path": path, "property": "bootindex", "value": 100 }));
         }
-        // Otherwise our own reset would only hold it again.
+        // Otherwise our own reset would only hold it again, and so would that of SeaBIOS, which makes a second one of it.
         self.qmp.execute("set-action", &json!({ "reboot": "reset" }));
         self.qmp.execute("system_reset", &json!({}));
         self.qmp.wait_for("RESET");
-        self.qmp.execute("set-action", &json!({ "reboot": "shutdown" }));
         self.qmp.execute("cont", &json!({}));
         // What we did meanwhile is no time of the machine's.
         self.on += self.held.take().map_or(Duration::ZERO, |since| since.elapsed());
