@@ -44,7 +44,7 @@ impl Lost {
         let url = self.server.url_through(place, "default");
         format!(
             "repo = \"{url}\"\ntoken = \"{}\"\ncapture = \"web1@latest\"\ntarget = \"serial:WEB1\"\nconfirm = \"yes\"\n\
-             patience = \"20s\"\n",
+             patience = \"3s\"\n",
             self.token
         )
     }
@@ -84,6 +84,7 @@ fn a_task_waits_for_its_disk_and_its_share_and_its_end_is_told_until_enter() {
         json!({ "driver": "scsi-hd", "bus": "hba.0", "drive": "late", "serial": "WEB1", "id": "web1" });
     machine.execute("device_add", &disk);
     machine.expect("halfhour: waiting for the share");
+    machine.expect("running it again in");
     lost.server.restart();
     machine.expect("halfhour: share open: capture of ");
     machine.expect("halfhour: restore complete");

@@ -126,9 +126,8 @@ fn devices(changes: &Changes) {
         let are_loaded = modules.wait(DRIVERS);
         changes.settle(SETTLE);
         if !are_loaded || !modules.wait(DRIVERS) {
-            log::failed(
-                "some drivers are still busy",
-                "what they drive comes later, if at all; dmesg says more",
+            log::say(
+                "some drivers are still busy: what they drive comes later, and is write-protected then too",
             );
         }
     }
