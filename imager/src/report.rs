@@ -137,7 +137,9 @@ pub fn list(repository: &Repository, machine: Option<&str>, each: &mut dyn FnMut
             Ok(document)
         };
         match read() {
-            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Lost | ErrorKind::Cancelled) => {
+            // It went away meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 return Err(error);
             }
             document => each(Listed { name, machine, time, document }),

@@ -57,6 +57,8 @@ fn a_restore_token_reports_of_its_machines_whatever_became_of_the_restore() {
     restorer.fails(1, &["reports", "db"]);
     let machine = client(&scratch, "machine", &url, &token("machine:web"));
     machine.json(&["restore", "web", "--to", &target, "--yes", "--report"]);
+    // Who may put them need not be one who may read them.
+    assert_eq!(machine.fails(1, &["reports", "web"])["kind"], "denied");
     assert_eq!(reports(&admin, "web").len(), 4);
     assert_eq!(reports(&admin, "db").len(), 0);
 }
