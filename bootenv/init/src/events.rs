@@ -80,7 +80,7 @@ fn handle(message: &[u8], modules: Option<&Modules>) {
     let value = |name: &str| fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     match (value("ACTION"), value("SUBSYSTEM"), value("DEVNAME")) {
         (Some("add"), Some("block"), Some(name)) => protect_and_say(name),
-        // Whenever a mapping gets a table it takes the protection of that (`dm_swap_table` in drivers/md/dm.c).
+        // Whenever a mapping gets a table it takes the protection of that (`do_resume` in drivers/md/dm-ioctl.c).
         (Some("change"), Some("block"), Some(name)) if name.starts_with("dm-") => {
             protect::forget(name);
             protect_and_say(name);

@@ -19,6 +19,8 @@ const TABLE: [(&str, &str, &str); 6] = [
 ];
 const LINKS: [(&str, &str); 3] =
     [("/proc/self/fd", "/dev/fd"), ("/proc/self/mounts", "/etc/mtab"), ("/run", "/var/run")];
+/// What a shell reads when somebody logs in.
+const PROFILE: &str = "/etc/profile";
 const EFI: &str = "/sys/firmware/efi";
 
 /// Mounts everything that is not mounted yet, and makes what programs expect; what failed.
@@ -36,7 +38,23 @@ pub(crate) fn mount_all() -> Vec<Error> {
         drop(symlink(to, at));
     }
     failures.extend(program::run("/bin/busybox", &["--install", "-s", "/bin"]).err());
+    failures.extend(prefer_whole_programs().err());
     failures
+}
+
+/// Debian's busybox prefers its own small programs to the whole ones on the medium; its `modprobe` cannot even read the
+/// modules. At the shell the whole ones are meant.
+fn prefer_whole_programs() -> Result<()> {
+    let small = program::run("/bin/busybox", &["--list"])?;
+    let mut profile = String::new();
+    for name in small.lines().filter(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric())) {
+        let paths = ["/usr/sbin", "/usr/bin"].map(|folder| format!("{folder}/{name}"));
+        let is_whole = |path: &&String| fs::canonicalize(path).is_ok_and(|found| !found.ends_with("busybox"));
+        if let Some(path) = paths.iter().find(is_whole) {
+            profile.push_str(&format!("alias {name}={path}\n"));
+        }
+    }
+    fs::write(PROFILE, profile).context(|| format!("writing {PROFILE}"))
 }
 
 /// The firmware's variables, once their driver is there.
