@@ -260,7 +260,7 @@ impl Machine {
                 break "it stands still".to_owned();
             }
             assert!(begun.elapsed() < PATIENCE, "{}: neither starts nor fails", self.name);
-            if self.qemu.cpu() > Duration::from_secs(60) && !seen.contains("Linux version") {
+            if self.qemu.cpu() > Duration::from_secs(30) && !seen.contains("Linux version") {
                 break "it turns in circles".to_owned();
             }
         };
