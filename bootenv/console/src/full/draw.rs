@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_the_plan_as_it_is_drawn() {
+        let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |name: &str| std::fs::read_to_string(project.join(name)).expect("a file");
+        let indented: Vec<_> = read("screens/plan.txt").lines().map(|line| format!("    {line}")).collect();
+        let indented: Vec<_> = indented.iter().map(|line| line.trim_end()).collect();
+        assert!(read("../../README.md").contains(&indented.join("\n")), "copy screens/plan.txt");
+    }
+
+    #[test]
     fn ascii_terminals_get_ascii() {
         for (name, page) in flows::pictures() {
             let drawn = picture(page.printable(true), (80, 24), true);
