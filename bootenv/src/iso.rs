@@ -7,7 +7,7 @@ use imager_units::{Context, Error, ErrorKind, Result};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// The label, at most 32 characters of a few kinds.
+/// The label, at most 32 characters of a few kinds; `imager` knows a medium by it.
 const LABEL: &str = "HALFHOUR_RESCUE";
 /// [`program::EPOCH_SECONDS`], as xorriso takes it.
 const MODIFIED: &str = "2026010100000000";

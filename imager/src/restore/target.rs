@@ -13,6 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What `bootenv build` calls the filesystem of a medium.
+const MEDIUM: &[u8] = b"HALFHOUR_RESCUE";
+/// Where a filesystem of ISO 9660 describes itself.
+const DESCRIPTOR_BYTE: u64 = 16 * 2048;
+
 /// A disk that a person named as a target; nothing of it is open for writing.
 pub struct Target {
     /// Its path.
@@ -106,6 +111,13 @@ impl Target {
             let what = format!("the repository {} lies on {}", repository.display(), self.path.display());
             return Err(Error::new(ErrorKind::Denied, what));
         }
+        if self.is_rescue_medium()? {
+            let what = format!(
+                "{} is a rescue medium: is it the right disk? (wipefs -a makes it one like any other)",
+                self.path.display()
+            );
+            return Err(Error::new(ErrorKind::Denied, what));
+        }
         // Where this program lies may be gone from sight; the root never is.
         if self.is_under(Path::new("/"))? || self.is_under(Path::new("/proc/self/exe")).unwrap_or(false) {
             let what = format!(
@@ -115,6 +127,18 @@ impl Target {
             return Err(Error::new(ErrorKind::Denied, what));
         }
         Ok(())
+    }
+
+    /// Whether it is a rescue medium, which uses nothing once it has started: told by the name of its filesystem
+    /// (ECMA-119, 8.4: the primary volume descriptor).
+    fn is_rescue_medium(&self) -> Result<bool> {
+        let mut descriptor = [0; 72];
+        if self.geometry.size < ByteLen::new(DESCRIPTOR_BYTE.saturating_add(2048)) {
+            return Ok(false);
+        }
+        self.reader.read_exact_at(ByteOffset::new(DESCRIPTOR_BYTE), &mut descriptor)?;
+        let name = descriptor.get(40..72).unwrap_or_default();
+        Ok(descriptor.starts_with(b"\x01CD001") && name.trim_ascii_end() == MEDIUM)
     }
 
     /// Whether a path is on this disk or one of its partitions.
@@ -279,4 +303,28 @@ impl WriteAt for Writer {
 /// `Invalid` when it lies outside.
 pub fn window(disk: &Arc<Writer>, extent: Extent) -> Result<Window<Arc<Writer>>> {
     Window::part(Arc::clone(disk), extent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DESCRIPTOR_BYTE, Target};
+    use imager_units::{ErrorKind, SectorSize};
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_rescue_medium_is_no_target() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let judge = || {
+            let target = Target::open(file.path(), SectorSize::new(512).expect("a size")).expect("a target");
+            target.check_apart(None).map_err(|error| error.kind())
+        };
+        file.as_file().set_len(DESCRIPTOR_BYTE).expect("a size");
+        assert_eq!(judge(), Ok(()), "too short");
+        file.as_file().set_len(1 << 20).expect("a size");
+        for (name, expected) in [("HALFHOUR_RESCUE", Err(ErrorKind::Denied)), ("Debian 12", Ok(()))] {
+            let descriptor = format!("\u{1}CD001\u{1}\0{:32}{name:32}", "");
+            file.as_file().write_all_at(descriptor.as_bytes(), DESCRIPTOR_BYTE).expect("writing");
+            assert_eq!(judge(), expected, "{name}");
+        }
+    }
 }
