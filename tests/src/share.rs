@@ -136,6 +136,19 @@ impl ShareServer {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until it said one of these: a request is told when its answer is out, so perhaps after the client has ended.
+    pub fn expect_log(&self, any: &[&str]) {
+        let begun = std::time::Instant::now();
+        while !any.iter().any(|text| self.log().contains(text)) {
+            assert!(
+                begun.elapsed() < std::time::Duration::from_secs(60),
+                "none of {any:?} in:\n{}",
+                self.log()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     fn run_token(&self, arguments: &[&str]) -> String {
         let folder = self.folder.display().to_string();
         let program = binary::netshare().display().to_string();

@@ -284,7 +284,7 @@ fn a_server_whose_disk_fails_loses_nothing_published() {
     junk::over(Path::new(&disk), MIB, (DISK_MIB - 2) * MIB);
     let error = imager.fails(5, &capture);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("500")), "{error}");
-    assert!(server.log().contains("os error 5") || server.log().contains("Input/output"), "{}", server.log());
+    server.expect_log(&["os error 5", "Input/output"]);
 
     server.kill();
     drop((mounted, device));
