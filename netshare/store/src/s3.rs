@@ -3,7 +3,7 @@
 //! Exclusive puts are conditional ones (`If-None-Match: *`). A service that does not know them answers as if there were
 //! no condition and overwrites; so before the first put of a process it is tried whether the condition holds, below a
 //! name that no listing shows. An object goes in one request, which the service stores whole or not at all; packs go in
-//! [`parts`]. Nothing is tried again here.
+//! `parts`. Nothing is tried again here.
 
 mod parts;
 mod settings;
