@@ -5,6 +5,7 @@ use crate::tool::{judge, tool};
 use crate::tree::{Detail, Tree};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// What the filesystem's own checker says: its status and words, without the names of files and programs' versions.
@@ -20,6 +21,11 @@ pub fn fsck(image: &str, kind: &str) -> (Option<i32>, String) {
 
 /// Copies a part of a disk into a file of its own; zeros become holes.
 pub fn extract(disk: &str, start: u64, len: u64, to: &str) {
+    let is_block = std::fs::metadata(disk).is_ok_and(|found| found.file_type().is_block_device());
+    if is_block {
+        // Whoever looked at all disks while partitions of this one were filled left its cache behind.
+        tool("blockdev", &["--flushbufs", disk]);
+    }
     let arguments = [
         format!("if={disk}"),
         format!("of={to}"),
