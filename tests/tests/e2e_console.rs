@@ -239,7 +239,7 @@ fn a_restore_is_stopped_halfway_and_finished_by_another_console() {
     other.says("Another console of this machine is at work");
     other.says("restore of web1");
     console.press(ESC);
-    console.shows("incomplete then and does not boot");
+    console.shows("incomplete then: do not start it");
     console.press(ESC);
     console.shows("Under way");
     console.press(ESC);

@@ -336,7 +336,7 @@ fn stopping_is_asked_and_says_what_it_leaves() {
     person.comes_to_the_plan();
     person.types("S1");
     person.goes_back();
-    person.reads("incomplete then and does not boot");
+    person.reads("incomplete then: do not start it");
     person.picks("Let it go on");
     person.reads("Under way");
     person.goes_back();

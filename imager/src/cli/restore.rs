@@ -127,7 +127,7 @@ fn failed(error: Error) -> Failure {
         ErrorKind::Cancelled => Failure::new(
             130,
             error,
-            "the target is incomplete and does not boot; run the same command again to finish",
+            "the target is incomplete, do not start it; run the same command again to finish",
         ),
         _ => Failure::damaged_or_refused(error),
     }

@@ -33,7 +33,7 @@ enum State {
 impl Running {
     /// A restore.
     pub(crate) fn restore(order: Order) -> Self {
-        let stopping = "The target is incomplete then and does not boot, until the restore is run again.";
+        let stopping = "The target is incomplete then: do not start it until the restore was run again.";
         Self::new(order, stopping, done::restored)
     }
 
