@@ -40,8 +40,17 @@ use full::Look;
 use std::process::ExitCode;
 use terminal::{Manner, Signals};
 
+/// The exit status of whatever is asked in a wrong way, as `imager` has it.
+const USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(said) => {
+            drop(said.print());
+            return if said.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     terminal::give_back_on_panic();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

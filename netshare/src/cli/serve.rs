@@ -96,8 +96,9 @@ fn sockets(options: &args::Serve) -> Result<Sockets, Failure> {
     let boot = options.boot.as_deref().map(|folder| -> Result<_, Failure> {
         let listener = bind(options.boot_listen)?;
         let address = listener.local_addr().context(|| "asking for the address".to_owned())?;
+        let boot = Boot::new(folder, listener)?;
         tracing::info!("machines boot from http://{}/", authority(address));
-        Ok(Boot::new(folder, listener)?)
+        Ok(boot)
     });
     Ok(Sockets { share, metrics: options.metrics.map(bind).transpose()?, boot: boot.transpose()? })
 }
