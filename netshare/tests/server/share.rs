@@ -91,7 +91,8 @@ impl Share {
         }
     }
 
-    /// Everything below the share that is not the server's own: path, and the bytes of files.
+    /// Everything below the share that is not the server's own: path, and the bytes of files. The file by which its sweep
+    /// at the start reads the share's clock, and which may be there for a moment, is its own.
     pub(crate) fn content(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut found = BTreeMap::new();
         walk(self.folder.path(), &mut found);
@@ -121,7 +122,7 @@ impl Drop for Share {
 
 fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        if entry.file_name() == ".netshare" {
+        if entry.file_name() == ".netshare" || entry.file_name().as_encoded_bytes().ends_with(b"-clock") {
             continue;
         }
         if entry.file_type().unwrap().is_dir() {
