@@ -15,6 +15,7 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing)
 )]
 
+mod bitmap;
 mod bytes;
 mod detect;
 pub mod ext;

@@ -3,10 +3,10 @@
 //! Descriptors are read a block at a time and the bitmaps of neighbouring groups (side by side with `flex_bg`) in one
 //! read, so memory does not depend on the size of the filesystem. Groups whose bitmap was never written cost nothing.
 
-use super::bitmap::runs;
 use super::groups::Group;
 use super::layout::Layout;
 use super::superblock::Superblock;
+use crate::bitmap::runs;
 use crate::gather::Gather;
 use crate::read::{read, read_into};
 use crate::{Certainty, UsedMap};

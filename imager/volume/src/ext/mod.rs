@@ -11,7 +11,6 @@
 //! flag decides, as it does for the kernel: a log without it is never replayed (`jbd2_journal_wipe`).
 //! Inodes on the orphan list still own their blocks in the bitmaps; they change nothing here.
 
-mod bitmap;
 mod checksum;
 mod features;
 mod groups;

@@ -1,8 +1,8 @@
-//! Bitmaps of used clusters.
+//! Bitmaps of what is in use, bit 0 of byte 0 first.
 
 /// Calls `visit` with every run `from..to` of set bits among the first `bits` of `bitmap`, in order, and returns how
 /// many bits are set. Bits past the end of the bitmap count as clear.
-pub(super) fn runs(bitmap: &[u8], bits: u64, mut visit: impl FnMut(u64, u64)) -> u64 {
+pub(crate) fn runs(bitmap: &[u8], bits: u64, mut visit: impl FnMut(u64, u64)) -> u64 {
     let mut set = 0_u64;
     let mut open = None;
     let mut at = 0_u64;
