@@ -127,7 +127,8 @@ fn failed(error: Error) -> Failure {
         ErrorKind::Cancelled => Failure::new(
             130,
             error,
-            "the target is incomplete, do not start it; run the same command again to finish",
+            "unless nothing was written yet, what was to be restored is not recognisable and does not start; run the same \
+             command again to finish",
         ),
         _ => Failure::damaged_or_refused(error),
     }

@@ -1,32 +1,31 @@
 //! Restoring: a plan that was shown, then writes in an order that leaves nothing that looks finished until it is.
 
+mod disk_run;
 mod fetch;
-mod in_place;
+mod ground;
 mod outside;
 pub mod plan;
 pub mod protection;
 pub mod shield;
+mod stages;
 pub mod tally;
 pub mod target;
 pub mod untouched;
 pub mod volume;
+pub mod volumes;
 mod work;
 
-use crate::monitor::{Monitor, check_cancelled};
+use crate::monitor::Monitor;
 use crate::repository::Repository;
-use imager_disk::{Access, Device, WriteAt};
+use disk_run::DiskRun;
 use imager_image::manifest::{Mode, Problem, Role, Run};
 use imager_units::{ByteLen, Context, ExtentSet, Result};
-use plan::{DiskPlan, Plan, Scope, VolumePlan};
-use protection::{Lifted, Protected};
+use plan::{Plan, VolumePlan};
+use protection::Protected;
 use serde::Serialize;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
-use tally::Tally;
-use target::{Account, Writer, window};
-use untouched::{Proof, Untouched, witness};
-use volume::{Job, Outcome, ReadBack};
+use untouched::{Proof, Untouched};
+use volume::{Outcome, ReadBack};
 
 /// What became of a volume.
 #[derive(Clone, Debug, Serialize)]
@@ -103,159 +102,24 @@ pub fn run(repository: &Repository, plan: &Plan, options: Options, monitor: &dyn
         protection::check(plan)?;
     }
     monitor.phase("restore", Some(plan.content()));
-    for disk in &plan.disks {
-        let account = Arc::new(Account::default());
-        let disk_run = DiskRun { repository, plan: disk, options, monitor, account };
-        disk_run.run(plan, &mut report).context(|| format!("disk {}", disk.disk.number))?;
+    let runs: Vec<_> =
+        plan.disks.iter().map(|disk| DiskRun::new(repository, disk, options, monitor)).collect();
+    let mut watches = Vec::new();
+    for run in &runs {
+        watches.push(run.begin(plan.capture).context(|| run.name())?);
+    }
+    stages::carry_out(&runs, &mut report)?;
+    for (run, watch) in runs.iter().zip(watches) {
+        run.end(watch, plan.capture, &mut report).context(|| run.name())?;
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
 
-struct DiskRun<'a> {
-    repository: &'a Repository,
-    plan: &'a DiskPlan,
-    options: Options,
-    monitor: &'a dyn Monitor,
-    account: Arc<Account>,
-}
-
-impl DiskRun<'_> {
-    fn run(&self, whole: &Plan, report: &mut Report) -> Result<()> {
-        let (target, proof) = (&self.plan.target, self.options.proof);
-        self.settle_cache()?;
-        let witnesses = witness(target, self.plan.untouched.clone(), whole.capture, proof)?;
-        let tally = Tally::begin(target);
-        let lifted = match self.options.protected {
-            Protected::Lift => Some(Lifted::lift(self.plan)?),
-            Protected::Refuse => None,
-        };
-        match self.plan.scope {
-            Scope::InPlace => self.in_place(report)?,
-            Scope::Tables => self.tables(report)?,
-            Scope::BareMetal => self.bare_metal(report)?,
-        }
-        drop(lifted);
-        let agrees = self.settle(tally.as_ref(), report);
-        self.drop_cache()?;
-        for witness in &witnesses {
-            let testimony = witness.testify(target, whole.capture, agrees)?;
-            if testimony.unchanged == Some(false) {
-                report.problems.push(Problem {
-                    volume: testimony.key.clone(),
-                    message: "changed although it was not to be touched".to_owned(),
-                    extents: Vec::new(),
-                });
-            }
-            report.untouched.push(testimony);
-        }
-        Ok(())
-    }
-
-    fn open(&self, path: &Path) -> Result<Writer> {
-        Writer::open(path, self.plan.target.geometry.logical, Arc::clone(&self.account))
-    }
-
-    fn open_whole(&self) -> Result<Writer> {
-        let mut writer = self.open(&self.plan.target.path)?;
-        if let Some(size) = self.plan.extend_to {
-            writer.extend(size)?;
-        }
-        Ok(writer)
-    }
-
-    /// Has nothing wait in the cache of the disk's own node: it would be written over what goes through partitions.
-    fn settle_cache(&self) -> Result<()> {
-        let target = &self.plan.target;
-        if target.is_block {
-            Device::open(&target.path, Access::Read, None)?.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Has whoever reads the disk through its own node see what was written through partitions.
-    fn drop_cache(&self) -> Result<()> {
-        let target = &self.plan.target;
-        if target.is_block {
-            Device::open(&target.path, Access::Read, None)?.drop_cache(target.geometry.extent());
-        }
-        Ok(())
-    }
-
-    /// What the kernel counted must be what we wrote: more means that something else wrote to the disk meanwhile. Says
-    /// whether it was; false where there is no count.
-    fn settle(&self, tally: Option<&Tally>, report: &mut Report) -> bool {
-        let Some(counted) = tally.and_then(Tally::end) else { return false };
-        let (ours, target) = (self.account.total(), &self.plan.target);
-        let agrees = counted.agrees(ours);
-        if !agrees {
-            let beside = if target.uses.partitions.is_empty() { "" } else { " beside what others use" };
-            report.warnings.push(format!(
-                "the kernel counted {counted} bytes written to {}{beside}, {} of them ours",
-                target.path.display(),
-                ours.get()
-            ));
-        }
-        agrees
-    }
-
-    fn tables(&self, report: &mut Report) -> Result<()> {
-        let Some(table) = &self.plan.table else { return Ok(()) };
-        let whole = self.open_whole()?;
-        let written = outside::write_table(&whole, table, self.options.read_back)?;
-        report.written_bytes += written.total().get();
-        self.reread(&whole, report);
-        Ok(())
-    }
-
-    fn bare_metal(&self, report: &mut Report) -> Result<()> {
-        let whole = Arc::new(self.open_whole()?);
-        outside::wipe(&whole)?;
-        let read_back = self.options.read_back;
-        for planned in &self.plan.volumes {
-            let outcome = self.volume(planned, &window(&whole, planned.extent)?)?;
-            self.book(planned, &outcome, report);
-        }
-        let outcome =
-            outside::restore_remainder(self.repository, self.plan, &whole, read_back, self.monitor)?;
-        self.add(&format!("{}:remainder", self.plan.disk.number), &outcome, report);
-        if report.is_damaged {
-            report.warnings.push("the partition table was withheld because of the damage".to_owned());
-            return Ok(());
-        }
-        if let Some(table) = &self.plan.table {
-            check_cancelled(self.monitor)?;
-            let written = outside::write_table(&whole, table, read_back)?;
-            report.written_bytes += written.total().get();
-            self.reread(&whole, report);
-        }
-        Ok(())
-    }
-
-    fn reread(&self, whole: &Writer, report: &mut Report) {
-        if whole.device().is_block()
-            && let Err(error) = whole.device().reread_table()
-        {
-            report.warnings.push(format!("the kernel did not take the new table yet: {error}"));
-        }
-    }
-
-    fn volume(&self, planned: &VolumePlan, target: &dyn WriteAt) -> Result<Outcome> {
-        let key = &planned.volume.key;
-        let job = Job {
-            label: format!("volume {key}"),
-            map: &planned.map,
-            target,
-            head: planned.head(),
-            only: None,
-            read_back: self.options.read_back,
-        };
-        volume::run(self.repository, &job, self.monitor).context(|| format!("restoring volume {key}"))
-    }
-
-    fn book(&self, planned: &VolumePlan, outcome: &Outcome, report: &mut Report) {
+impl Report {
+    fn book(&mut self, planned: &VolumePlan, outcome: &Outcome) {
         let volume = &planned.volume;
-        report.volumes.push(VolumeReport {
+        self.volumes.push(VolumeReport {
             disk: volume.disk,
             key: volume.key.clone(),
             name: volume.name.clone(),
@@ -267,19 +131,19 @@ impl DiskRun<'_> {
             verified_bytes: outcome.verified.get(),
             complete: outcome.is_complete,
         });
-        self.add(&volume.key, outcome, report);
+        self.add(&volume.key, outcome);
     }
 
-    fn add(&self, label: &str, outcome: &Outcome, report: &mut Report) {
-        report.read_bytes += outcome.compared.get();
-        report.matched_bytes += outcome.matched.get();
-        report.written_bytes += outcome.written.get();
-        report.is_damaged |= !outcome.damaged.is_empty();
+    fn add(&mut self, label: &str, outcome: &Outcome) {
+        self.read_bytes += outcome.compared.get();
+        self.matched_bytes += outcome.matched.get();
+        self.written_bytes += outcome.written.get();
+        self.is_damaged |= !outcome.damaged.is_empty();
         let mut problem = |message: &str, extents: &ExtentSet| {
             if !extents.is_empty() {
                 let message = format!("{message} ({})", extents.iter().map(|e| e.len()).sum::<ByteLen>());
                 let extents = extents.iter().map(Run::from).collect();
-                report.problems.push(Problem { volume: label.to_owned(), message, extents });
+                self.problems.push(Problem { volume: label.to_owned(), message, extents });
             }
         };
         problem("is damaged in the repository; the volume's head was withheld", &outcome.damaged);

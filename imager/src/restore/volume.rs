@@ -1,10 +1,12 @@
 //! Putting one volume back: compare with what is there, write what differs, prove it.
 //!
 //! The volume is recognisable only when it is whole. Before the first write its head (every place at which software
-//! would recognise it) is cleared and flushed; then everything else is written and flushed; then read back past the
-//! cache and compared by id; only then the head, its beginning last of all. A volume that already holds what it should
-//! is not written at all.
+//! would recognise it) is cleared and flushed, and with it those of all that are restored together ([`Heads`]); then
+//! everything else is written and flushed; then read back past the cache and compared by id; only then the head, its
+//! beginning last of all. What already is what it should be is not written at all.
 
+mod head;
+mod heads;
 mod worker;
 
 use super::work::{Block, Unit, Units};
@@ -13,14 +15,17 @@ use crate::map::{BLOCK, MapReader};
 use crate::monitor::{Monitor, Stage, check_cancelled, timed};
 use crate::pipeline::{Width, ordered};
 use crate::repository::Repository;
+use crate::restore::volumes::Bodies;
 use imager_disk::{AlignedBuf, WriteAt};
 use imager_image::manifest::Map;
 use imager_image::node::{Content, Entry};
 use imager_image::{BLOCK_BYTES, Keys, MaskUnit};
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, PoisonError};
-use worker::{Worker, is_wanted, pieces, runs, span};
+use worker::{Worker, pieces, runs, span};
+
+pub(super) use head::HeadWriter;
+pub(super) use heads::Heads;
 
 /// Whether what was written is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,18 +69,23 @@ pub struct Outcome {
     pub unreadable: ExtentSet,
     /// Whether the head was written (or had nothing to be written to it).
     pub is_complete: bool,
-    /// Everything that was written, for accounts.
-    pub extents: ExtentSet,
 }
 
-struct Shared<'a> {
+/// A volume of which everything but the head is on the target.
+pub(super) struct Body {
+    /// What it took so far.
+    pub(super) outcome: Outcome,
+    /// How much of the head has content.
+    pub(super) head: ByteLen,
+}
+
+pub(super) struct Shared<'a> {
     job: &'a Job<'a>,
     keys: &'a Keys,
     unit: MaskUnit,
     monitor: &'a dyn Monitor,
     /// Blocks of the head, as extents of whole blocks.
     head: ExtentSet,
-    cleared: Mutex<bool>,
     /// How many units in a row did not match anywhere: then comparing is a waste and every 16th block is asked only.
     misses: AtomicUsize,
 }
@@ -94,67 +104,67 @@ struct Done {
 /// After so many units without a match, a unit is taken as different when its first block is.
 const HOPELESS: usize = 8;
 
-/// Puts a volume back.
+/// Puts a volume back by itself.
 ///
 /// # Errors
 /// `Io` when the target fails or does not hold what was written; `Cancelled`; errors of the share. The head is then
 /// not written.
 pub fn run(repository: &Repository, job: &Job<'_>, monitor: &dyn Monitor) -> Result<Outcome> {
-    let size = ByteLen::new(job.map.size_bytes);
-    let shared = Shared {
-        job,
-        keys: repository.keys(),
-        unit: job.map.mask_unit()?,
-        monitor,
-        head: job.head.align_out(BLOCK, ByteOffset::new(size.get())),
-        cleared: Mutex::new(false),
-        misses: AtomicUsize::new(0),
-    };
-    let head = shared.head_blocks(repository)?;
-    let head_matches = shared.compare_head(&head)?;
-    if !head_matches {
-        shared.clear_head()?;
-    }
-    let mut outcome = shared.write_body(repository)?;
-    outcome.unreadable.extend(shared.unreadable(&head).iter());
-    let changed = !head_matches || !outcome.extents.is_empty();
-    outcome.is_complete = outcome.damaged.is_empty();
-    if head_matches {
-        let compared = head.iter().map(|block| block.extent.len()).sum();
-        outcome.compared = outcome.compared.saturating_add(compared);
-        outcome.matched = outcome.matched.saturating_add(if changed { ByteLen::ZERO } else { compared });
-    }
-    if !changed {
-        return Ok(outcome);
-    }
-    job.target.flush()?;
-    if job.read_back == ReadBack::Yes {
-        outcome.verified = shared.verify(repository, &outcome.extents)?;
-    }
-    if outcome.is_complete {
-        shared.write_head(repository, head, &mut outcome)?;
-    }
-    Ok(outcome)
+    let jobs = std::slice::from_ref(job);
+    let outcomes = Bodies::write(repository, jobs, monitor)?.write_heads(repository, jobs, monitor)?;
+    Ok(outcomes.into_iter().next().unwrap_or_default())
 }
 
-impl Shared<'_> {
-    fn lock_cleared(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the volume unrecognisable, once, before anything else is written to it: its first block first, so that
-    /// power lost meanwhile does not leave a superblock without its copies.
-    fn clear_head(&self) -> Result<()> {
-        let mut cleared = self.lock_cleared();
-        if !*cleared {
-            let first = self.head.intersection(&Extent::first(BLOCK).into());
-            for part in [&first, &self.head.difference(&first)] {
-                part.iter().try_for_each(|extent| self.job.target.zero(extent))?;
-                self.job.target.flush()?;
-            }
-            *cleared = true;
+/// Puts everything but the head back; the `heads` are cleared before anything is written.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn write_body(
+    repository: &Repository,
+    job: &Job<'_>,
+    heads: &Heads<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Body> {
+    let shared = Shared::new(repository, job, monitor)?;
+    let head = shared.head_blocks(repository)?;
+    let head_len = head.iter().map(|block| block.extent.len()).sum();
+    let mut compared = ByteLen::ZERO;
+    if !heads.are_cleared() {
+        match shared.compare_head(&head)? {
+            true => compared = head_len,
+            false => heads.clear()?,
         }
-        Ok(())
+    }
+    let (mut outcome, written) = shared.write_units(repository, heads)?;
+    outcome.compared = outcome.compared.saturating_add(compared);
+    outcome.unreadable.extend(shared.unreadable(&head).iter());
+    outcome.is_complete = outcome.damaged.is_empty();
+    if !written.is_empty() {
+        job.target.flush()?;
+        if job.read_back == ReadBack::Yes {
+            outcome.verified = shared.verify(repository, &written)?;
+        }
+    }
+    Ok(Body { outcome, head: head_len })
+}
+
+impl Job<'_> {
+    /// The whole blocks in which the volume is recognisable.
+    fn head_blocks(&self) -> ExtentSet {
+        self.head.align_out(BLOCK, ByteOffset::new(self.map.size_bytes))
+    }
+}
+
+impl<'a> Shared<'a> {
+    fn new(repository: &'a Repository, job: &'a Job<'a>, monitor: &'a dyn Monitor) -> Result<Self> {
+        Ok(Self {
+            job,
+            keys: repository.keys(),
+            unit: job.map.mask_unit()?,
+            monitor,
+            head: job.head_blocks(),
+            misses: AtomicUsize::new(0),
+        })
     }
 
     fn units<'r>(&'r self, repository: &'r Repository, part: Part) -> Result<Units<'r>> {
@@ -210,24 +220,25 @@ impl Shared<'_> {
         }
     }
 
-    fn write_body(&self, repository: &Repository) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
+    /// Writes everything but the head; says also where.
+    fn write_units(&self, repository: &Repository, heads: &Heads<'_>) -> Result<(Outcome, ExtentSet)> {
+        let (mut outcome, mut written) = (Outcome::default(), ExtentSet::new());
         let make = || {
             let mut worker = Worker::new(self, repository.frames()?);
-            Ok(move |unit| worker.run(unit))
+            Ok(move |unit| worker.run(unit, heads))
         };
         let units = self.units(repository, Part::Body)?;
         ordered("restore", Width::for_a_disk(), units, make, |done: Done| {
             outcome.compared = outcome.compared.saturating_add(done.compared);
             outcome.matched = outcome.matched.saturating_add(done.matched);
             outcome.written = outcome.written.saturating_add(done.written.total());
-            outcome.extents.extend(done.written.iter());
+            written.extend(done.written.iter());
             outcome.damaged.extend(done.damaged.iter());
             outcome.unreadable.extend(done.unreadable.iter());
             self.monitor.advance(done.span);
             Ok(())
         })?;
-        Ok(outcome)
+        Ok((outcome, written))
     }
 
     /// Reads what was written and compares it by id.
@@ -237,7 +248,10 @@ impl Shared<'_> {
         let units = Units::new(map, &self.head, false, Some(written));
         let make = || {
             let mut buffer = AlignedBuf::zeroed(super::work::UNIT_BYTES);
-            Ok(move |unit| self.verify_unit(unit, &mut buffer))
+            Ok(move |unit| {
+                check_cancelled(self.monitor)?;
+                self.verify_unit(unit, &mut buffer)
+            })
         };
         ordered("read-back", Width::for_a_disk(), units, make, |read: ByteLen| {
             verified = verified.saturating_add(read);
@@ -247,7 +261,6 @@ impl Shared<'_> {
     }
 
     fn verify_unit(&self, unit: Unit, buffer: &mut [u8]) -> Result<ByteLen> {
-        check_cancelled(self.monitor)?;
         let target = self.job.target;
         let mut read = ByteLen::ZERO;
         match unit {
@@ -282,73 +295,6 @@ impl Shared<'_> {
     fn not_held(&self, extent: Extent) -> Error {
         let what = format!("{} at {extent}: the disk does not hold what was written to it", self.job.label);
         Error::new(ErrorKind::Io, what)
-    }
-
-    /// Writes the head in steps, each durable and proven before the next: first what nobody looks at, then the copies of
-    /// superblocks, then the beginning. So whatever is cut short is not recognised, and no copy is there before what it
-    /// speaks of.
-    fn write_head(&self, repository: &Repository, mut head: Vec<Block>, outcome: &mut Outcome) -> Result<()> {
-        let mut worker = Worker::new(self, repository.frames()?);
-        let mut written = ExtentSet::new();
-        head.retain(is_wanted);
-        head.sort_by_key(|block| (Step::of(block), block.extent.start()));
-        for step in head.chunk_by(|a, b| Step::of(a) == Step::of(b)) {
-            for unit in step.chunks(super::work::UNIT_BLOCKS) {
-                let mut done = Done::default();
-                worker.write(unit, &mut done)?;
-                outcome.damaged.extend(done.damaged.iter());
-                written.extend(done.written.iter());
-            }
-            self.job.target.flush()?;
-            if !outcome.damaged.is_empty() {
-                // Found only now: what was written of the head must not stay.
-                *self.lock_cleared() = false;
-                self.clear_head()?;
-                outcome.is_complete = false;
-                return Ok(());
-            }
-            self.verify_head(step, outcome)?;
-        }
-        outcome.written = outcome.written.saturating_add(written.total());
-        outcome.extents.extend(written.iter());
-        outcome.extents.extend(self.head.iter());
-        Ok(())
-    }
-
-    fn verify_head(&self, step: &[Block], outcome: &mut Outcome) -> Result<()> {
-        if self.job.read_back == ReadBack::No {
-            return Ok(());
-        }
-        let mut buffer = vec![0; super::work::UNIT_BYTES];
-        for unit in step.chunks(super::work::UNIT_BLOCKS) {
-            let read = self.verify_unit(Unit::Blocks(unit.to_vec()), &mut buffer)?;
-            outcome.verified = outcome.verified.saturating_add(read);
-        }
-        Ok(())
-    }
-}
-
-/// The order in which a head is written.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    /// The rest of the first mebibyte.
-    Rest,
-    /// Copies of superblocks elsewhere.
-    Copies,
-    /// The second block, where a few filesystems have theirs.
-    Second,
-    /// The first block.
-    First,
-}
-
-impl Step {
-    fn of(block: &Block) -> Self {
-        match block.extent.start().get() / BLOCK.get() {
-            0 => Self::First,
-            1 => Self::Second,
-            2..16 => Self::Rest,
-            _ => Self::Copies,
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a worker of a restore does with a unit: compare it with the target, fetch and write what differs.
 
-use super::{Done, HOPELESS, Shared};
+use super::{Done, HOPELESS, Heads, Shared};
 use crate::capture::worker::is_zero;
 use crate::monitor::{Stage, check_cancelled, timed};
 use crate::repository::FrameReader;
@@ -23,17 +23,17 @@ impl<'a, 'r> Worker<'a, 'r> {
         Self { shared, frames, buffer: AlignedBuf::zeroed(UNIT_BYTES) }
     }
 
-    pub(super) fn run(&mut self, unit: Unit) -> Result<Done> {
+    pub(super) fn run(&mut self, unit: Unit, heads: &Heads<'_>) -> Result<Done> {
         check_cancelled(self.shared.monitor)?;
         let mut done = Done::default();
         match unit {
-            Unit::Zero(extent) => self.zero(extent, &mut done)?,
+            Unit::Zero(extent) => self.zero(extent, heads, &mut done)?,
             Unit::Blocks(blocks) => {
                 done.span = blocks.iter().map(|block| block.extent.len()).sum();
                 done.unreadable = self.shared.unreadable(&blocks);
                 let different = self.compare(blocks, &mut done)?;
                 if !different.is_empty() {
-                    self.shared.clear_head()?;
+                    heads.clear()?;
                     self.write(&different, &mut done)?;
                 }
             }
@@ -42,7 +42,7 @@ impl<'a, 'r> Worker<'a, 'r> {
     }
 
     /// Makes a large part zero where it is not.
-    fn zero(&mut self, extent: Extent, done: &mut Done) -> Result<()> {
+    fn zero(&mut self, extent: Extent, heads: &Heads<'_>, done: &mut Done) -> Result<()> {
         let (shared, target) = (self.shared, self.shared.job.target);
         done.span = extent.len();
         for piece in pieces(&target.data(extent)?, self.buffer.len()) {
@@ -59,7 +59,7 @@ impl<'a, 'r> Worker<'a, 'r> {
                     Err(error) => return Err(error),
                 };
             if !is_there {
-                shared.clear_head()?;
+                heads.clear()?;
                 timed(shared.monitor, Stage::Write, || target.zero(piece))?;
                 done.written.insert(piece);
             }
