@@ -6,8 +6,10 @@
 //! digest over the whole object tells damage without a key.
 
 mod firmware;
+mod stack;
 
 pub use firmware::{BootEntry, BootPartition, Uefi};
+pub use stack::Stack;
 
 use crate::cursor::{Cursor, narrow};
 use crate::frame::{Codec, FrameKind};
@@ -280,6 +282,9 @@ pub struct Volume {
     pub truth: Truth,
     /// Every place at which it is recognisable: cleared first and written last by a restore.
     pub head: Vec<Run>,
+    /// What it is a part of, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Stack>,
     /// Its block map; `null` when nothing of it is in the capture.
     pub map: Option<Map>,
     /// What it took.

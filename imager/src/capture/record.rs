@@ -141,7 +141,11 @@ fn volume(seen: &survey::Volume) -> Volume {
         unique_id: entry.unique_id.clone(),
         name: entry.name.clone(),
     });
-    let (start_byte, len_bytes) = (seen.extent.start().get(), seen.extent.len().get());
+    let segment = |piece: &survey::Piece| Segment {
+        disk: piece.disk,
+        start_byte: piece.extent.start().get(),
+        len_bytes: piece.extent.len().get(),
+    };
     Volume {
         disk: seen.disk,
         key: seen.key.clone(),
@@ -153,12 +157,13 @@ fn volume(seen: &survey::Volume) -> Volume {
         block_bytes: filesystem.map(|f| f.block.get()),
         clean: filesystem.and_then(|f| is_clean(&f.state)),
         partition,
-        segments: vec![Segment { disk: seen.disk, start_byte, len_bytes }],
-        size_bytes: len_bytes,
+        segments: seen.pieces.iter().map(segment).collect(),
+        size_bytes: seen.size().get(),
         mode: Mode::None,
         whole_because: None,
         truth: Truth::Scan,
         head: filesystem.map(|f| f.head.iter().map(Run::from).collect()).unwrap_or_default(),
+        stack: seen.stack.clone(),
         map: None,
         cost: Cost::default(),
     }

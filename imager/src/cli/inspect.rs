@@ -4,7 +4,7 @@ use super::args::{Global, Inspect};
 use super::failure::Failure;
 use super::output::{Columns, or_dash, print, print_json};
 use super::{Status, session};
-use imager::survey::{self, Assigned, Disk, Survey, Volume};
+use imager::survey::{self, Assigned, Disk, Piece, Survey, Volume};
 use imager_disk::table::TableKind;
 use imager_units::{ByteLen, Result};
 use imager_volume::{Certainty, State, UsedMap};
@@ -79,7 +79,9 @@ fn volume_json(volume: &Volume, map: &UsedMap, extents: bool) -> Value {
         "name": volume.name,
         "number": partition.map(|p| p.number),
         "start_byte": volume.extent.start().get(),
-        "size_bytes": volume.extent.len().get(),
+        "size_bytes": volume.size().get(),
+        "segments": volume.pieces.iter().map(segment_json).collect::<Vec<_>>(),
+        "stack": volume.stack,
         "type": partition.map(|p| &p.type_id),
         "partition_uuid": partition.and_then(|p| p.unique_id.as_ref()),
         "role": volume.role,
@@ -97,6 +99,12 @@ fn volume_json(volume: &Volume, map: &UsedMap, extents: bool) -> Value {
         object["used_extents"] = json!(list);
     }
     object
+}
+
+fn segment_json(piece: &Piece) -> Value {
+    json!({
+        "disk": piece.disk, "start_byte": piece.extent.start().get(), "len_bytes": piece.extent.len().get(),
+    })
 }
 
 fn to_text(survey: &Survey, maps: &[UsedMap], extents: bool) -> String {
@@ -146,7 +154,7 @@ fn row(volume: &Volume, map: &UsedMap) -> Vec<String> {
         Certainty::Exact => map.extents.total().to_string(),
         Certainty::Whole(_) => "all".to_owned(),
     };
-    let size: ByteLen = volume.extent.len();
+    let size: ByteLen = volume.size();
     vec![
         volume.key.clone(),
         role.as_str().unwrap_or("?").to_owned(),

@@ -13,7 +13,7 @@ use crate::repository::{Repository, object};
 use crate::survey::{self, volume_key};
 use base64::Engine;
 use imager_disk::table::{RawArea, Table, TableKind};
-use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Run, Volume};
+use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Run, Stack, Volume};
 use imager_image::node::Content;
 use imager_image::pack::PackRef;
 use imager_image::{CaptureId, names};
@@ -218,8 +218,9 @@ fn choose(manifest: &Manifest, disk: u32, request: &Request) -> Result<Vec<Volum
 }
 
 fn volume_plan(disk: &Disk, volume: Volume) -> Result<VolumePlan> {
-    let [segment] = volume.segments.as_slice() else {
-        let what = format!("volume {} lies in several pieces, which this version cannot write", volume.key);
+    let ([segment], None | Some(Stack::Member { .. })) = (volume.segments.as_slice(), &volume.stack) else {
+        let what =
+            format!("volume {} belongs to a volume group, which this version cannot write", volume.key);
         return Err(Error::unsupported(what));
     };
     let extent = Extent::new(ByteOffset::new(segment.start_byte), ByteLen::new(segment.len_bytes))

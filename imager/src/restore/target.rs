@@ -8,6 +8,7 @@ use crate::survey;
 use imager_disk::identity::{DiskIdentity, Partition};
 use imager_disk::usage::{DiskUses, Use};
 use imager_disk::{Access, Device, DeviceNumber, Geometry, ReadAt, System, Window, WriteAt};
+use imager_image::manifest::Stack;
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -210,7 +211,10 @@ impl Target {
     /// As [`survey::survey`].
     pub fn survey(&self, number: u32) -> Result<survey::Survey> {
         let source = survey::Source { device: Arc::clone(&self.reader), identity: self.identity.clone() };
-        survey::survey(vec![(number, source)], &survey::Assigned::new())
+        let mut seen = survey::survey(vec![(number, source)], &survey::Assigned::new())?;
+        // What lies in other volumes is told by these.
+        seen.volumes.retain(|volume| !matches!(volume.stack, Some(Stack::Logical { .. })));
+        Ok(seen)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Looking at disks: tables, volumes, filesystems and what each volume is for. Reads only.
 
+mod arrays;
 pub mod fstab;
+mod groups;
 mod roles;
 
 use crate::firmware::Facts;
 use imager_disk::identity::DiskIdentity;
 use imager_disk::table::{self, Entry, Table, TableKind};
 use imager_disk::{Access, Device, Geometry, ReadAt, System, Window};
-use imager_image::manifest::Role;
-use imager_units::{ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
+use imager_image::manifest::{Role, Stack};
+use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use imager_volume::{Filesystem, UsedMap};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,16 +40,41 @@ pub struct Volume {
     pub name: String,
     /// Its partition; none for a whole disk.
     pub partition: Option<Entry>,
-    /// Where it lies on its disk.
+    /// Where it, or its first piece, lies on its disk.
     pub extent: Extent,
+    /// All its pieces, in order.
+    pub pieces: Vec<Piece>,
     /// Its bytes.
     pub bytes: Arc<dyn ReadAt>,
     /// What is on it.
     pub filesystem: Option<Filesystem>,
+    /// What it is a part of.
+    pub stack: Option<Stack>,
+    /// The array that it holds a copy of, to look into.
+    pub content: Option<Content>,
+    /// What is known of its map beyond what it says itself.
+    pub map: Option<UsedMap>,
     /// What it is for.
     pub role: Role,
     /// Why we think so.
     pub role_because: String,
+}
+
+/// A piece of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The number of its disk.
+    pub disk: u32,
+    /// Where on the disk.
+    pub extent: Extent,
+}
+
+/// What an array of which a volume holds a copy has in it.
+pub struct Content {
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
+    /// What is on it.
+    pub filesystem: Option<Filesystem>,
 }
 
 /// Everything seen.
@@ -110,6 +137,8 @@ pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey
     for (number, source) in sources {
         survey.add(number, source)?;
     }
+    arrays::look_into(&mut survey)?;
+    groups::look_into(&mut survey)?;
     roles::assign(&mut survey, assigned)?;
     Ok(survey)
 }
@@ -131,15 +160,7 @@ impl Survey {
         for (partition, extent) in parts {
             let key = volume_key(number, partition.as_ref().map_or(0, |p| p.number));
             let bytes: Arc<dyn ReadAt> = Arc::new(Window::part(Arc::clone(&device), extent)?);
-            let filesystem = match imager_volume::probe(&*bytes) {
-                // One bad sector must not keep a whole machine from being captured.
-                Err(error) if error.kind() == ErrorKind::Io => {
-                    let why = imager_volume::chain(&error);
-                    self.warnings.push(format!("volume {key} could not be read to see what is on it: {why}"));
-                    None
-                }
-                probed => probed.context(|| format!("volume {key}"))?,
-            };
+            let filesystem = self.probe(&key, &*bytes)?;
             let name = name_of(&key, filesystem.as_ref(), partition.as_ref());
             self.volumes.push(Volume {
                 disk: number,
@@ -147,14 +168,30 @@ impl Survey {
                 name,
                 partition,
                 extent,
+                pieces: vec![Piece { disk: number, extent }],
                 bytes,
                 filesystem,
+                stack: None,
+                content: None,
+                map: None,
                 role: Role::Os,
                 role_because: String::new(),
             });
         }
         self.disks.push(Disk { number, device, identity, geometry, table });
         Ok(())
+    }
+
+    /// What is on a volume. One bad sector must not keep a whole machine from being captured.
+    fn probe(&mut self, key: &str, bytes: &dyn ReadAt) -> Result<Option<Filesystem>> {
+        match imager_volume::probe(bytes) {
+            Err(error) if error.kind() == ErrorKind::Io => {
+                let why = imager_volume::chain(&error);
+                self.warnings.push(format!("volume {key} could not be read to see what is on it: {why}"));
+                Ok(None)
+            }
+            probed => probed.context(|| format!("volume {key}")),
+        }
     }
 
     /// The volume that a person calls `key`: its key, or a UUID or label that is unique.
@@ -186,15 +223,28 @@ impl Survey {
 }
 
 impl Volume {
+    /// Its size.
+    pub fn size(&self) -> ByteLen {
+        self.bytes.geometry().size
+    }
+
+    /// The filesystem that its system mounts: its own, or the one in the array it holds a copy of.
+    pub fn mounted(&self) -> Option<&Filesystem> {
+        self.content.as_ref().map_or(self.filesystem.as_ref(), |content| content.filesystem.as_ref())
+    }
+
     /// The bytes of it that count: all, if what says so cannot be read.
     ///
     /// # Errors
     /// Those of the disk, but for `Io`.
     pub fn used(&self) -> Result<UsedMap> {
+        if let Some(map) = &self.map {
+            return Ok(map.clone());
+        }
         match imager_volume::used(&*self.bytes) {
             Err(error) if error.kind() == ErrorKind::Io => {
                 let why = format!("its used map cannot be read: {}", imager_volume::chain(&error));
-                Ok(UsedMap::whole(self.extent.len(), why))
+                Ok(UsedMap::whole(self.size(), why))
             }
             used => used.context(|| format!("volume {}", self.key)),
         }

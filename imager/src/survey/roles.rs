@@ -4,8 +4,9 @@
 use super::fstab::{self, Mount};
 use super::{Assigned, Survey, Volume};
 use imager_disk::table::TableKind;
-use imager_image::manifest::Role;
+use imager_image::manifest::{Role, Stack};
 use imager_units::Result;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Files that say how a system is put together; kept in the manifest for whoever rebuilds it by hand.
@@ -29,9 +30,9 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
     let mut mounts = Vec::new();
     let mut roots = Vec::new();
     for (index, volume) in survey.volumes.iter().enumerate() {
-        let is_ext = volume.filesystem.as_ref().is_some_and(|f| f.kind.starts_with("ext"));
-        let found =
-            if is_ext { fstab::read_files(Arc::clone(&volume.bytes), &SYSTEM_FILES) } else { Vec::new() };
+        let is_ext = volume.mounted().is_some_and(|f| f.kind.starts_with("ext"));
+        let bytes = volume.content.as_ref().map_or(&volume.bytes, |content| &content.bytes);
+        let found = if is_ext { fstab::read_files(Arc::clone(bytes), &SYSTEM_FILES) } else { Vec::new() };
         if let Some((_, text)) = found.iter().find(|(path, _)| path == "/etc/fstab") {
             mounts.extend(fstab::parse(text));
             roots.push(index);
@@ -39,9 +40,11 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
         }
     }
     // A line that fits two volumes (a clone beside its original) tells nothing about either.
-    mounts.retain(|mount| survey.volumes.iter().filter(|volume| names(mount, volume)).count() == 1);
+    mounts.retain(|mount| named_by(mount, &survey.volumes) == 1);
     for (index, volume) in survey.volumes.iter_mut().enumerate() {
-        let alone = survey.disks.iter().any(|d| d.number == volume.disk && d.table.kind == TableKind::None);
+        let undivided =
+            survey.disks.iter().any(|d| d.number == volume.disk && d.table.kind == TableKind::None);
+        let alone = undivided && !matches!(volume.stack, Some(Stack::Logical { .. }));
         let at: Vec<_> = mounts.iter().filter(|m| names(m, volume)).map(|m| m.at.as_str()).collect();
         let (role, because) = recognise(volume, alone, roots.contains(&index), &at);
         (volume.role, volume.role_because) = (role, because);
@@ -67,8 +70,11 @@ fn is_nameless_swap(volume: &Volume) -> bool {
 
 fn recognise(volume: &Volume, alone: bool, is_root: bool, at: &[&str]) -> (Role, String) {
     let because = |role, why: &str| (role, why.to_owned());
-    let kind = volume.filesystem.as_ref().map(|f| f.kind);
+    let kind = volume.mounted().map(|f| f.kind);
     let type_id = volume.partition.as_ref().map(|p| p.type_id.as_str());
+    if let Some(Stack::Physical { .. }) = volume.stack {
+        return because(Role::Os, "holds logical volumes");
+    }
     if alone {
         return because(Role::Os, "a disk that is one volume is always imaged in full");
     }
@@ -94,9 +100,23 @@ fn recognise(volume: &Volume, alone: bool, is_root: bool, at: &[&str]) -> (Role,
     (Role::Data, mounted())
 }
 
-/// Whether a line of an fstab names the volume by something that stays the same: UUID, label, partition GUID or name.
+/// How many things a line of an fstab names; the members of an array are one.
+fn named_by(mount: &Mount, volumes: &[Volume]) -> usize {
+    let mut arrays = BTreeSet::new();
+    let counts = |volume: &&Volume| match &volume.stack {
+        Some(Stack::Member { array, .. }) => arrays.insert(array.clone()),
+        _ => true,
+    };
+    volumes.iter().filter(|volume| names(mount, volume)).filter(counts).count()
+}
+
+/// Whether a line of an fstab names the volume by something that stays the same: UUID, label, partition GUID or name,
+/// or the name of a logical volume.
 fn names(mount: &Mount, volume: &Volume) -> bool {
-    let filesystem = volume.filesystem.as_ref();
+    if matches!(volume.stack, Some(Stack::Logical { .. })) && is_node_of(&mount.source, &volume.key) {
+        return true;
+    }
+    let filesystem = volume.mounted();
     let uuid = filesystem.and_then(|f| f.uuid.as_deref());
     let label = filesystem.and_then(|f| f.label.as_deref());
     let part_uuid = volume.partition.as_ref().and_then(|p| p.unique_id.as_deref());
@@ -115,4 +135,31 @@ fn names(mount: &Mount, volume: &Volume) -> bool {
         || same(["LABEL=", "/dev/disk/by-label/"], label, true)
         || same(["PARTUUID=", "/dev/disk/by-partuuid/"], part_uuid, false)
         || same(["PARTLABEL=", "/dev/disk/by-partlabel/"], part_name, true)
+}
+
+/// Whether `source` is a node of the logical volume `key` (`VG/LV`): device-mapper doubles the hyphens in names
+/// (lvm(8)).
+fn is_node_of(source: &str, key: &str) -> bool {
+    let mapped = || {
+        let (group, name) = key.split_once('/')?;
+        let double = |part: &str| part.replace('-', "--");
+        Some(source.strip_prefix("/dev/mapper/")? == format!("{}-{}", double(group), double(name)))
+    };
+    source.strip_prefix("/dev/") == Some(key) || mapped().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_node_of;
+
+    #[test]
+    fn a_logical_volume_is_named_by_either_of_its_nodes() {
+        assert!(is_node_of("/dev/vg/root", "vg/root") && is_node_of("/dev/mapper/vg-root", "vg/root"));
+        assert!(is_node_of("/dev/mapper/my--vg-the--root", "my-vg/the-root"));
+        for other in
+            ["/dev/mapper/my-vg-the-root", "/dev/vg/root2", "/dev/mapper/vg-roo", "vg/root", "/dev/root"]
+        {
+            assert!(!is_node_of(other, "my-vg/the-root") && !is_node_of(other, "vg/roo2"), "{other}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use crate::ext::Ext;
 use crate::fat::Fat;
+use crate::md::{self, Md};
 use crate::other;
 use crate::swap::Swap;
 use crate::{Filesystem, State, UsedBlocks, UsedMap};
@@ -49,9 +50,26 @@ pub fn probe(volume: &dyn ReadAt) -> Result<Option<Filesystem>> {
 /// # Errors
 /// `Io` when the volume cannot be read.
 pub fn used(volume: &dyn ReadAt) -> Result<UsedMap> {
-    let found = candidates(volume)?;
-    let reason = match found.as_slice() {
+    decide(volume, &candidates(volume)?)
+}
+
+/// As [`used`], of what lies in a container: a container in it is not looked into.
+pub(crate) fn used_by_filesystem(volume: &dyn ReadAt) -> Result<UsedMap> {
+    match other::container(volume)? {
+        Some(found) => {
+            let reason = format!("{}: its used map is not read", found.kind);
+            Ok(UsedMap::whole(volume.geometry().size, reason))
+        }
+        None => decide(volume, &on(volume)?),
+    }
+}
+
+fn decide(volume: &dyn ReadAt, found: &[Candidate]) -> Result<UsedMap> {
+    let reason = match found {
         [] => "no filesystem recognised".to_owned(),
+        [Candidate { filesystem, reader: None }] if filesystem.kind == "crypto_LUKS" => {
+            format!("{}: nobody can tell what is used in it without its key", filesystem.kind)
+        }
         [Candidate { filesystem, reader: None }] => format!("{}: its used map is not read", filesystem.kind),
         [Candidate { filesystem, reader: Some(reader) }] => match reader.used(volume) {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
@@ -68,9 +86,22 @@ pub fn used(volume: &dyn ReadAt) -> Result<UsedMap> {
 }
 
 fn candidates(volume: &dyn ReadAt) -> Result<Vec<Candidate>> {
-    if let Some(filesystem) = other::container(volume)? {
-        return Ok(vec![Candidate { filesystem, reader: None }]);
+    match other::container(volume)? {
+        Some(found) if found.kind == md::KIND => {
+            let member = Md.probe(volume)?.unwrap_or(found);
+            Ok(vec![Candidate { filesystem: member, reader: Some(&Md) }])
+        }
+        Some(filesystem) => Ok(vec![Candidate { filesystem, reader: None }]),
+        None => on(volume),
     }
+}
+
+/// What is recognised on a volume that is no container.
+pub(crate) fn filesystems(volume: &dyn ReadAt) -> Result<Vec<Filesystem>> {
+    Ok(on(volume)?.into_iter().map(|candidate| candidate.filesystem).collect())
+}
+
+fn on(volume: &dyn ReadAt) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for reader in READERS {
         found.extend(reader.probe(volume)?.map(|filesystem| Candidate { filesystem, reader: Some(reader) }));
@@ -131,11 +162,10 @@ mod tests {
         let uberblock: &[u8] = &0x00BA_B10C_u64.to_be_bytes();
         let uberblocks = [128, 129, 130, 131].map(|kib| (kib * 1024, uberblock));
         let end = |back| SIZE - back;
-        let cases: [(&str, Places<'_>); 24] = [
+        let cases: [(&str, Places<'_>); 23] = [
             ("xfs", &[(0, b"XFSB")]),
             ("btrfs", &[(65_600, b"_BHRfS_M")]),
             ("ntfs", &[(3, b"NTFS    ")]),
-            ("exfat", &[(3, b"EXFAT   ")]),
             ("f2fs", &[(1024, &[0x10, 0x20, 0xF5, 0xF2])]),
             ("ReFS", &[(3, b"ReFS")]),
             ("hfsplus", &[(1024, b"H+\0\x04")]),
@@ -151,9 +181,9 @@ mod tests {
             ("BitLocker", &[(3, b"-FVE-FS-")]),
             ("bcache", &[(4120, crate::other::BCACHE_MAGIC)]),
             ("zfs_member", &uberblocks),
-            ("linux_raid_member", &[(4096, &[0xFC, 0x4E, 0x2B, 0xA9, 1]), (4224, &[8])]),
+            ("linux_raid_member", &[(4096, &[0xFC, 0x4E, 0x2B, 0xA9, 1]), (4240, &[8])]),
             ("linux_raid_member", &[(end(65_536), &[0xFC, 0x4E, 0x2B, 0xA9])]),
-            ("linux_raid_member", &[(end(8192), &[0xFC, 0x4E, 0x2B, 0xA9, 1]), (end(8064), &[0xF0, 0x07])]),
+            ("linux_raid_member", &[(end(8192), &[0xFC, 0x4E, 0x2B, 0xA9, 1]), (end(8048), &[0xF0, 0x07])]),
             ("isw_raid_member", &[(end(1024), b"Intel Raid ISM Cfg Sig. ")]),
             ("ddf_raid_member", &[(end(512), &[0xDE, 0x11, 0xDE, 0x11])]),
         ];

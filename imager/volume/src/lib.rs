@@ -21,6 +21,8 @@ mod detect;
 pub mod ext;
 pub mod fat;
 mod gather;
+pub mod lvm;
+pub mod md;
 mod other;
 mod read;
 mod seam;

@@ -97,7 +97,10 @@ static CONTAINERS: &[Signature] = &[
     signature("ddf_raid_member", At::End(257 * 512, 512), 0, &[0xDE, 0x11, 0xDE, 0x11]),
     signature("crypto_LUKS", At::Start(0), 0, b"LUKS\xBA\xBE")
         .check(|b, _| matches!(b.be16(6), Some(1 | 2)))
-        .id(Id::Text(168, 40)),
+        .id(Id::Text(168, 40))
+        // LUKS2: where the second header is, for each length of the first that there may be (at 0x4000 to 0x400000);
+        // the lower ones are in the first mebibyte, which is a head anyway.
+        .copies(&[At::Start(1 << 20), At::Start(2 << 20), At::Start(4 << 20)]),
     signature("BitLocker", At::Start(0), 3, b"-FVE-FS-"),
     signature("BitLocker", At::Start(0), 3, b"MSWIN4.1").check(|b, _| b.is(424, BITLOCKER_TO_GO)),
     signature("bcache", At::Start(4096), 24, BCACHE_MAGIC).id(Id::Uuid(40)).label(72, 32),
@@ -133,7 +136,7 @@ const fn lvm(at: u64) -> Signature {
 /// Versions 1.0 (at the end), 1.1 and 1.2: `struct mdp_superblock_1`, which says at which sector it lies.
 const fn md(at: At) -> Signature {
     signature("linux_raid_member", at, 0, MD_MAGIC)
-        .check(|b, base| b.le32(4) == Some(1) && b.le64(128) == Some(base / 512))
+        .check(|b, base| b.le32(4) == Some(1) && b.le64(144) == Some(base / 512))
         .id(Id::Uuid(16))
         .label(32, 32)
 }
@@ -218,17 +221,9 @@ impl Id {
     }
 }
 
-/// `pv_header.pv_uuid`, behind the label's `offset_xl`, in LVM's groups of letters.
+/// `pv_header.pv_uuid`, behind the label's `offset_xl`.
 fn lvm_uuid(b: Bytes<'_>) -> Option<String> {
-    let letters = b.text(usize::try_from(b.le32(20)?).ok()?, 32).filter(|letters| letters.is_ascii())?;
-    let mut rest = letters.as_str();
-    let mut groups = Vec::new();
-    for len in [6, 4, 4, 4, 4, 4, 6] {
-        let (group, behind) = rest.split_at_checked(len)?;
-        groups.push(group);
-        rest = behind;
-    }
-    Some(groups.join("-"))
+    crate::lvm::id(&b.text(usize::try_from(b.le32(20)?).ok()?, 32)?)
 }
 
 /// A filesystem of which only the name is known.

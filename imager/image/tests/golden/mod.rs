@@ -334,6 +334,7 @@ pub fn volume(key: &str, segments: &[(u32, u64, u64)], map: Option<Map>) -> Volu
         whole_because: None,
         truth: Truth::Scan,
         head: vec![Run(0, 4096)],
+        stack: None,
         map,
         cost: Cost::default(),
     }
