@@ -189,6 +189,7 @@ impl<'a> Sources<'a> {
             .or_else(|| self.attribute("md/level").map(|level| format!("md {level}")))
             .or_else(|| self.attribute("dm/name").map(|name| format!("dm {name}")))
             .or_else(|| self.property("ID_MODEL"))
+            .or_else(|| self.usb("product"))
             .or_else(|| self.driver())
             .unwrap_or_else(|| "disk".to_owned())
     }
@@ -211,6 +212,15 @@ impl<'a> Sources<'a> {
             .or_else(|| self.attribute("dm/uuid"))
             .or_else(|| self.property("ID_SCSI_SERIAL"))
             .or_else(|| self.property("ID_SERIAL_SHORT"))
+            .or_else(|| self.usb("serial"))
+    }
+
+    /// What the USB device says in which the disk is: the nearest one above it, as udev's usb_id does. Without udev
+    /// nothing else tells the serial number of most sticks. Those above that one are hubs and controllers.
+    fn usb(&self, attribute: &str) -> Option<String> {
+        let device = fs::canonicalize(self.folder.join("device")).ok()?;
+        let usb = device.ancestors().find(|folder| folder.join("idVendor").exists())?;
+        text(&usb.join(attribute))
     }
 
     fn wwn(&self) -> Option<String> {

@@ -63,6 +63,44 @@ fn each_kind_of_disk_is_asked_where_it_answers() {
     }
 }
 
+/// A disk at USB, below a hub, whose own device has these attributes.
+fn usb(machine: &Machine, name: &str, number: &str, port: &str, attributes: &[(&str, &str)]) {
+    let (hub, device) = ("pci/usb1/1-1".to_owned(), format!("pci/usb1/1-1/{port}"));
+    for (attribute, text) in [("idVendor", "1d6b"), ("serial", "0000:00:02.0"), ("product", "Hub")] {
+        machine.attribute(&hub, attribute, text);
+    }
+    attributes.iter().for_each(|(attribute, text)| machine.attribute(&device, attribute, text));
+    let scsi = format!("{device}/{port}:1.0/host6/target6:0:0/6:0:0:0");
+    machine.attribute(&scsi, "vendor", "Kingston\n");
+    machine.attribute(&scsi, "model", "DataTraveler 3.0\n");
+    machine.disk(name, number);
+    let link = machine.path(&format!("sys/devices/{name}/device"));
+    std::os::unix::fs::symlink(machine.path(&format!("sys/devices/{scsi}")), link).unwrap();
+}
+
+#[test]
+fn a_disk_at_usb_has_the_serial_number_of_its_own_device_only() {
+    let machine = Machine::new();
+    usb(&machine, "sdc", "8:32", "1-1.2", &[("idVendor", "0951"), ("serial", "E0D5\u{7f}5EA573\n")]);
+    // One without a number, in the same hub.
+    usb(&machine, "sdd", "8:48", "1-1.3", &[("idVendor", "0951")]);
+    let said = |name: &str| {
+        let folder = machine.path("sys/devices").join(name);
+        let sources = Sources::new(&machine.system, &folder);
+        (sources.model(), sources.serial())
+    };
+    let model = "Kingston DataTraveler 3.0".to_owned();
+    assert_eq!(said("sdc"), (model.clone(), Some("E0D5 5EA573".to_owned())));
+    assert_eq!(said("sdd"), (model, None), "nothing of the hub");
+    assert_eq!(machine.system.find("serial:E0D5 5EA573").unwrap(), machine.path("dev/sdc"));
+    // Two slots of a card reader share their device's number, and two sticks may have the same one.
+    usb(&machine, "sde", "8:64", "1-1.4", &[("idVendor", "0951"), ("serial", "E0D5 5EA573\n")]);
+    assert_eq!(machine.system.find("serial:E0D5 5EA573").unwrap_err().kind(), ErrorKind::Invalid);
+    // What udev says of a disk is what captures know it by.
+    machine.file("run/udev/data/b8:32", "E:ID_SERIAL_SHORT=OWN\n");
+    assert_eq!(said("sdc").1.as_deref(), Some("OWN"));
+}
+
 #[test]
 fn disks_are_found_by_what_they_say() {
     let machine = machine();
