@@ -8,6 +8,7 @@ mod changes;
 mod consoles;
 mod events;
 mod first;
+mod guard;
 mod log;
 mod manager;
 mod modules;

@@ -5,7 +5,7 @@ use crate::changes::Changes;
 use crate::consoles::{self, Use, Uses};
 use crate::log::chain;
 use crate::modules::Modules;
-use crate::{events, log, mounts, network, operation, power, program, protect, ssh, unattended};
+use crate::{events, guard, log, mounts, network, operation, power, program, protect, ssh, unattended};
 use bootenv_init::{After, FILE, Settings, Task, gather};
 use imager_units::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -37,6 +37,7 @@ pub(crate) fn run(starts: u32) {
     log::say(&format!("started {}{}", version.trim(), if starts == 1 { "" } else { " again" }));
     let changes = Changes::default();
     devices(&changes);
+    step("watching over write protection", guard::watch());
     step("mounting the firmware's variables", mounts::mount_firmware());
     let line = std::fs::read_to_string("/proc/cmdline").context(|| "reading /proc/cmdline".to_owned());
     let settings = line.and_then(|line| gather(Path::new(FILE), &line));

@@ -1,6 +1,7 @@
 //! The kernel's own filesystems, and the links and files that programs expect. No disk is ever mounted here.
 
 use crate::program;
+use imager_disk::lifted;
 use imager_units::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -30,7 +31,7 @@ pub(crate) fn mount_all() -> Vec<Error> {
         mount_one(kind, at, options)
     });
     let mut failures: Vec<_> = mounts.filter_map(Result::err).collect();
-    for folder in ["/run/halfhour", "/root", "/var/log"] {
+    for folder in ["/run/halfhour", lifted::FOLDER, "/root", "/var/log"] {
         failures.extend(fs::create_dir_all(folder).context(|| format!("making {folder}")).err());
     }
     for (to, at) in LINKS {

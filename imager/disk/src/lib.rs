@@ -11,6 +11,7 @@ mod faulty;
 mod hardware;
 pub mod identity;
 mod io;
+pub mod lifted;
 mod memory;
 mod sys;
 mod system;

@@ -1,11 +1,13 @@
 //! Write protection that a restore finds: the rescue environment has every disk and partition refuse writes.
 //!
 //! Told to, a restore lifts it for what its plan writes, and for nothing else, just before the first write; it is set
-//! again when the restore ends, however it ends. The flag of a disk covers its partitions (`bdev_read_only`, the kernel's
-//! block/bdev.c), so it is always lifted too; partitions that are not planned keep theirs.
+//! again when the restore ends; when it is killed, the rescue environment's first process does that ([`lifted`]). The flag
+//! of a disk covers its partitions (`bdev_read_only`, the kernel's block/bdev.c), so it is always lifted too; partitions
+//! that are not planned keep theirs.
 
 use super::plan::{DiskPlan, Plan, Scope};
 use super::target::Target;
+use imager_disk::lifted::{self, LiftedNote};
 use imager_disk::{Access, Device, Protection, System};
 use imager_units::{Context, Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -70,6 +72,7 @@ pub(super) struct Lifted<'a> {
     /// Whether the kernel reads the table again, which makes the partitions anew and without protection.
     makes_partitions: bool,
     devices: Vec<Device>,
+    note: Option<LiftedNote>,
 }
 
 impl<'a> Lifted<'a> {
@@ -78,8 +81,12 @@ impl<'a> Lifted<'a> {
     /// # Errors
     /// `Denied` without the privilege, or when the disk itself refuses writes; `Io`.
     pub(super) fn lift(disk: &'a DiskPlan) -> Result<Self> {
-        let makes_partitions = disk.scope != Scope::InPlace;
-        let mut lifted = Self { target: &disk.target, makes_partitions, devices: Vec::new() };
+        let (target, makes_partitions) = (&disk.target, disk.scope != Scope::InPlace);
+        let note = match target.is_block {
+            true => LiftedNote::begin(Path::new(lifted::FOLDER), &target.path)?,
+            false => None,
+        };
+        let mut lifted = Self { target, makes_partitions, devices: Vec::new(), note };
         // The disk first: while it refuses writes, each of its partitions says that it does.
         for path in nodes(disk) {
             let say = || format!("lifting the write protection of {}", path.display());
@@ -87,6 +94,7 @@ impl<'a> Lifted<'a> {
             if device.protection()? == Protection::Writable {
                 continue;
             }
+            lifted.note.iter().try_for_each(|note| note.add(&path))?;
             device.protect(Protection::Writable).context(say)?;
             lifted.devices.push(device);
             if lifted
@@ -117,10 +125,15 @@ impl Drop for Lifted<'_> {
             }),
             false => Vec::new(),
         };
-        for device in made_anew.iter().chain(&self.devices) {
+        // Another restore may write to other volumes of the disk: who ends last protects what both lifted.
+        let own = if self.note.is_none() { self.devices.as_slice() } else { &[] };
+        for device in made_anew.iter().chain(own) {
             if let Err(error) = device.protect(Protection::ReadOnly) {
                 tracing::warn!("{} stays writable: {error}", device.path().display());
             }
+        }
+        if let Some(Err(error)) = self.note.take().map(LiftedNote::end) {
+            tracing::warn!("{} stays writable: {error}", self.target.path.display());
         }
     }
 }
