@@ -53,16 +53,31 @@ impl Tree {
     /// # Errors
     /// What `mount` said.
     pub fn of_ext(image: &str, scratch: &crate::Scratch) -> Result<Self, String> {
+        // ext2 knows no log, nor that option.
+        Self::of_image(image, &["ro,noload,noatime,loop", "ro,noatime,loop"], scratch)
+    }
+
+    /// As [`Tree::of_ext`], of XFS.
+    ///
+    /// # Errors
+    /// What `mount` said.
+    pub fn of_xfs(image: &str, scratch: &crate::Scratch) -> Result<Self, String> {
+        Self::of_image(image, &["ro,norecovery,nouuid,noatime,loop"], scratch)
+    }
+
+    fn of_image(image: &str, ways: &[&str], scratch: &crate::Scratch) -> Result<Self, String> {
         let at = scratch.folder("mounted");
         let point = at.display().to_string();
-        // ext2 knows no log, nor that option.
-        for options in ["ro,noload,noatime,loop", "ro,noatime,loop"] {
-            if judge("mount", &["-o", options, image, &point]).0 == Some(0) {
+        let mut why = String::new();
+        for options in ways {
+            let (status, said) = judge("mount", &["-o", options, image, &point]);
+            if status == Some(0) {
                 let _unmount = UnmountOnly(point);
                 return Ok(Self::read(&at, Detail::Blocks));
             }
+            why = said;
         }
-        Err(judge("mount", &["-o", "ro,loop", image, &point]).1)
+        Err(why)
     }
 
     /// Of a mounted device.

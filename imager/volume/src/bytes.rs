@@ -53,6 +53,11 @@ impl<'a> Bytes<'a> {
         self.array(at).map(u32::from_be_bytes)
     }
 
+    /// Big-endian, 64 bits.
+    pub(crate) fn be64(self, at: usize) -> Option<u64> {
+        self.array(at).map(u64::from_be_bytes)
+    }
+
     /// Text of at most `len` bytes up to the first NUL, without blanks at its end; `None` when nothing is left.
     pub(crate) fn text(self, at: usize, len: usize) -> Option<String> {
         let field = self.slice(at, len)?;

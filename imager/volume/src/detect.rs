@@ -9,13 +9,14 @@ use crate::fat::Fat;
 use crate::md::{self, Md};
 use crate::other;
 use crate::swap::Swap;
+use crate::xfs::Xfs;
 use crate::{Filesystem, State, UsedBlocks, UsedMap};
 use imager_disk::ReadAt;
 use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
-static READERS: [&dyn UsedBlocks; 3] = [&Ext, &Fat, &Swap];
+static READERS: [&dyn UsedBlocks; 4] = [&Ext, &Fat, &Swap, &Xfs];
 
 struct Candidate {
     filesystem: Filesystem,

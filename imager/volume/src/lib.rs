@@ -27,6 +27,7 @@ mod other;
 mod read;
 mod seam;
 pub mod swap;
+pub mod xfs;
 
 pub use detect::{chain, probe, used};
 pub use seam::{Certainty, Filesystem, State, UsedBlocks, UsedMap};

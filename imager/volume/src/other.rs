@@ -107,7 +107,6 @@ static CONTAINERS: &[Signature] = &[
 ];
 
 static FILESYSTEMS: &[Signature] = &[
-    signature("xfs", At::Start(0), 0, b"XFSB").id(Id::Uuid(32)).label(108, 12),
     signature("btrfs", At::Start(65_536), 64, b"_BHRfS_M")
         .id(Id::Uuid(32))
         .label(299, 256)

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tools::run;
 
-const TOOLS: [&str; 15] = [
+const TOOLS: [&str; 21] = [
     "blkid",
     "debugfs",
     "dumpe2fs",
@@ -30,18 +30,24 @@ const TOOLS: [&str; 15] = [
     "mcopy",
     "mke2fs",
     "mkfs.fat",
+    "mkfs.xfs",
     "mkswap",
     "openssl",
     "partclone.extfs",
     "partclone.fat",
+    "partclone.xfs",
     "resize2fs",
     "setfattr",
     "swaplabel",
+    "xfs_admin",
+    "xfs_db",
+    "xfs_io",
+    "xfs_repair",
 ];
 /// Fewer would mean that the recipe builds little here.
 const LEAST_IMAGES: usize = 25;
 /// partclone pauses for seconds in every run, so only where its opinion differs in kind.
-const PARTCLONE: [&str; 8] = [
+const PARTCLONE: [&str; 10] = [
     "ext2-1k",
     "ext3-4k",
     "ext4-1k",
@@ -50,6 +56,8 @@ const PARTCLONE: [&str; 8] = [
     "ext4-uninit-crc16",
     "fat16",
     "fat32",
+    "xfs-everything",
+    "xfs-pieces",
 ];
 
 /// What a healthy map may have beyond its oracle.

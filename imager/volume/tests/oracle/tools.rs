@@ -43,7 +43,11 @@ impl Mount {
     pub(crate) fn new(image: &Path, dir: PathBuf) -> Option<Self> {
         std::fs::create_dir(&dir).unwrap();
         let kind = run("blkid", &["-p", "-o", "value", "-s", "TYPE", text(image)]);
-        let options = if kind.trim() == "ext2" { "loop,ro" } else { "loop,ro,noload" };
+        let options = match kind.trim() {
+            "ext2" => "loop,ro",
+            "xfs" => "loop,ro,norecovery,nouuid",
+            _ => "loop,ro,noload",
+        };
         let args = ["-t", kind.trim(), "-o", options, text(image), text(&dir)];
         output("mount", &args).status.success().then_some(Self { dir })
     }

@@ -3,6 +3,7 @@
 mod ext;
 mod fat;
 mod swap;
+mod xfs;
 
 use crate::tools::{run, text};
 use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet};
@@ -29,6 +30,7 @@ pub(crate) fn of(kind: &str) -> Judges {
             Judges { used: fat::by_hand, partclone: Some("partclone.fat"), copy: fat::copy }
         }
         "swap" => Judges { used: swap::page, partclone: None, copy: swap::copy },
+        "xfs" => Judges { used: xfs::freesp, partclone: Some("partclone.xfs"), copy: xfs::copy },
         other => panic!("nobody judges {other}"),
     }
 }
