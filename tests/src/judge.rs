@@ -12,6 +12,7 @@ use std::path::Path;
 pub fn fsck(image: &str, kind: &str) -> (Option<i32>, String) {
     let (status, said) = match kind {
         kind if kind.starts_with("fat") => judge("fsck.fat", &["-n", "-v", image]),
+        "ntfs" => judge("ntfsresize", &["--info", "--force", "--no-progress-bar", image]),
         "swap" => judge("swaplabel", &[image]),
         // With one group there is no second superblock to compare the first with.
         "xfs" => judge("xfs_repair", &["-n", "-o", "force_geometry", image]),
@@ -111,6 +112,7 @@ pub fn assert_same_filesystem(
         kind if kind.starts_with("fat") => compare_fat(source, target, scratch, what),
         "ext2" | "ext3" | "ext4" => compare_ext(source, target, scratch, what),
         "xfs" => compare_xfs(source, target, scratch, what),
+        "ntfs" => compare_ntfs(source, target, scratch, what),
         _ => Compared::ByChecker,
     }
 }
@@ -175,6 +177,17 @@ fn compare_fat(source: &str, target: &str, scratch: &Scratch, what: &str) -> Com
     assert_eq!(verdicts.0.0, verdicts.1.0, "{what}: {verdicts:?}");
     trees.0.assert_same(&trees.1, what);
     if trees.0.is_empty() { Compared::ByChecker } else { Compared::ByTool }
+}
+
+fn compare_ntfs(source: &str, target: &str, scratch: &Scratch, what: &str) -> Compared {
+    match (Tree::of_ntfs(source, scratch), Tree::of_ntfs(target, scratch)) {
+        (Ok(source), Ok(target)) => {
+            source.assert_same(&target, what);
+            Compared::ByTool
+        }
+        (Err(_), Err(_)) => Compared::ByChecker,
+        (Err(why), Ok(_)) | (Ok(_), Err(why)) => panic!("{what}: only one of the two can be mounted: {why}"),
+    }
 }
 
 /// What `blkid` finds in a part of a disk; empty where it finds nothing.

@@ -80,6 +80,22 @@ impl Tree {
         Err(why)
     }
 
+    /// Of an NTFS image, by ntfs-3g; `Err` says why it does not mount it.
+    ///
+    /// # Errors
+    /// What ntfs-3g said.
+    pub fn of_ntfs(image: &str, scratch: &crate::Scratch) -> Result<Self, String> {
+        let at = scratch.folder("mounted");
+        let point = at.display().to_string();
+        let options = "ro,norecover,noatime,permissions,streams_interface=xattr";
+        let (status, said) = judge("ntfs-3g", &["-o", options, image, &point]);
+        if status != Some(0) {
+            return Err(said);
+        }
+        let _unmount = UnmountOnly(point);
+        Ok(Self::read(&at, Detail::Blocks))
+    }
+
     /// Of a mounted device.
     pub fn of_device(node: &str, scratch: &crate::Scratch) -> Self {
         let at = scratch.folder("mounted");

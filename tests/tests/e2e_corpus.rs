@@ -9,7 +9,7 @@ const DOUBTED: [&str; 5] = ["dirty", "unclean", "error", "corrupt", "ext-journal
 /// Images in which their checkers find a fault: a log that is elsewhere or to be replayed, a mark that it is in use.
 const FAULTY: [&str; 4] = ["ext4-journal-outside", "fat16-in-use", "xfs-frozen", "xfs-frozen-rmap"];
 /// One of every kind that is always run; a sample of the rest goes with them.
-const ALWAYS: [&str; 24] = [
+const ALWAYS: [&str; 28] = [
     "ext2-1k",
     "ext3-4k",
     "ext4-4k",
@@ -34,6 +34,10 @@ const ALWAYS: [&str; 24] = [
     "xfs-corrupt-circle",
     "swap-4k",
     "swap-hibernated",
+    "ntfs-4k",
+    "ntfs-fragmented-list",
+    "ntfs-odd-end",
+    "ntfs-dirty-hibernated",
 ];
 
 #[test]

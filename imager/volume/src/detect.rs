@@ -7,6 +7,7 @@
 use crate::ext::Ext;
 use crate::fat::Fat;
 use crate::md::{self, Md};
+use crate::ntfs::Ntfs;
 use crate::other;
 use crate::swap::Swap;
 use crate::xfs::Xfs;
@@ -16,7 +17,7 @@ use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
-static READERS: [&dyn UsedBlocks; 4] = [&Ext, &Fat, &Swap, &Xfs];
+static READERS: [&dyn UsedBlocks; 5] = [&Ext, &Fat, &Ntfs, &Swap, &Xfs];
 
 struct Candidate {
     filesystem: Filesystem,

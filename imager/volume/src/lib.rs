@@ -23,6 +23,7 @@ pub mod fat;
 mod gather;
 pub mod lvm;
 pub mod md;
+pub mod ntfs;
 mod other;
 mod read;
 mod seam;

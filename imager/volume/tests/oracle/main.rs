@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tools::run;
 
-const TOOLS: [&str; 21] = [
+const TOOLS: [&str; 31] = [
     "blkid",
     "debugfs",
     "dumpe2fs",
@@ -31,11 +31,21 @@ const TOOLS: [&str; 21] = [
     "mke2fs",
     "mkfs.fat",
     "mkfs.xfs",
+    "mkntfs",
     "mkswap",
+    "mountpoint",
+    "ntfs-3g",
+    "ntfs-3g.probe",
+    "ntfscat",
+    "ntfsfix",
+    "ntfsinfo",
+    "ntfsresize",
     "openssl",
     "partclone.extfs",
     "partclone.fat",
+    "partclone.ntfs",
     "partclone.xfs",
+    "python3",
     "resize2fs",
     "setfattr",
     "swaplabel",
@@ -47,7 +57,7 @@ const TOOLS: [&str; 21] = [
 /// Fewer would mean that the recipe builds little here.
 const LEAST_IMAGES: usize = 25;
 /// partclone pauses for seconds in every run, so only where its opinion differs in kind.
-const PARTCLONE: [&str; 10] = [
+const PARTCLONE: [&str; 12] = [
     "ext2-1k",
     "ext3-4k",
     "ext4-1k",
@@ -56,6 +66,8 @@ const PARTCLONE: [&str; 10] = [
     "ext4-uninit-crc16",
     "fat16",
     "fat32",
+    "ntfs-4k",
+    "ntfs-fragmented-list",
     "xfs-everything",
     "xfs-pieces",
 ];

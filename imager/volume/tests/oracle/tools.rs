@@ -52,6 +52,13 @@ impl Mount {
         output("mount", &args).status.success().then_some(Self { dir })
     }
 
+    /// By a program in user space, which must be able to.
+    pub(crate) fn by_fuse(program: &str, image: &Path, options: &str, dir: PathBuf) -> Self {
+        std::fs::create_dir(&dir).unwrap();
+        run(program, &["-o", options, text(image), text(&dir)]);
+        Self { dir }
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

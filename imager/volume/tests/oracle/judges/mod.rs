@@ -2,6 +2,7 @@
 
 mod ext;
 mod fat;
+mod ntfs;
 mod swap;
 mod xfs;
 
@@ -29,6 +30,7 @@ pub(crate) fn of(kind: &str) -> Judges {
         "fat12" | "fat16" | "fat32" => {
             Judges { used: fat::by_hand, partclone: Some("partclone.fat"), copy: fat::copy }
         }
+        "ntfs" => Judges { used: ntfs::bitmap, partclone: Some("partclone.ntfs"), copy: ntfs::copy },
         "swap" => Judges { used: swap::page, partclone: None, copy: swap::copy },
         "xfs" => Judges { used: xfs::freesp, partclone: Some("partclone.xfs"), copy: xfs::copy },
         other => panic!("nobody judges {other}"),
