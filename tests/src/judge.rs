@@ -13,6 +13,7 @@ pub fn fsck(image: &str, kind: &str) -> (Option<i32>, String) {
     let (status, said) = match kind {
         kind if kind.starts_with("fat") => judge("fsck.fat", &["-n", "-v", image]),
         "ntfs" => judge("ntfsresize", &["--info", "--force", "--no-progress-bar", image]),
+        "exfat" => judge("fsck.exfat", &["-n", image]),
         "swap" => judge("swaplabel", &[image]),
         // With one group there is no second superblock to compare the first with.
         "xfs" => judge("xfs_repair", &["-n", "-o", "force_geometry", image]),
@@ -111,6 +112,7 @@ pub fn assert_same_filesystem(
     match kind {
         kind if kind.starts_with("fat") => compare_fat(source, target, scratch, what),
         "ext2" | "ext3" | "ext4" => compare_ext(source, target, scratch, what),
+        "exfat" => compare_fused(source, target, "exfat-fuse", scratch, what),
         "xfs" => compare_xfs(source, target, scratch, what),
         "ntfs" => compare_ntfs(source, target, scratch, what),
         _ => Compared::ByChecker,
@@ -188,6 +190,16 @@ fn compare_ntfs(source: &str, target: &str, scratch: &Scratch, what: &str) -> Co
         (Err(_), Err(_)) => Compared::ByChecker,
         (Err(why), Ok(_)) | (Ok(_), Err(why)) => panic!("{what}: only one of the two can be mounted: {why}"),
     }
+}
+
+/// The files as a program in user space shows them, which `mount` knows under a name of its own.
+fn compare_fused(source: &str, target: &str, program: &str, scratch: &Scratch, what: &str) -> Compared {
+    match (Tree::of_fused(source, program, scratch), Tree::of_fused(target, program, scratch)) {
+        (Ok(source), Ok(target)) => source.assert_same(&target, what),
+        (Err(_), Err(_)) => return Compared::ByChecker,
+        (Err(why), Ok(_)) | (Ok(_), Err(why)) => panic!("{what}: only one of the two can be mounted: {why}"),
+    }
+    Compared::ByTool
 }
 
 /// What `blkid` finds in a part of a disk; empty where it finds nothing.

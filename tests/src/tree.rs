@@ -96,6 +96,22 @@ impl Tree {
         Ok(Self::read(&at, Detail::Blocks))
     }
 
+    /// Of an image that a program in user space mounts read-only.
+    ///
+    /// # Errors
+    /// What `mount` said.
+    pub fn of_fused(image: &str, program: &str, scratch: &crate::Scratch) -> Result<Self, String> {
+        let at = scratch.folder("mounted");
+        let point = at.display().to_string();
+        match judge("mount", &["-t", program, "-o", "ro,loop", image, &point]) {
+            (Some(0), _) => {
+                let _unmount = UnmountOnly(point);
+                Ok(Self::read(&at, Detail::Files))
+            }
+            (_, why) => Err(why),
+        }
+    }
+
     /// Of a mounted device.
     pub fn of_device(node: &str, scratch: &crate::Scratch) -> Self {
         let at = scratch.folder("mounted");

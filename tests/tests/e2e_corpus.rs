@@ -9,7 +9,7 @@ const DOUBTED: [&str; 5] = ["dirty", "unclean", "error", "corrupt", "ext-journal
 /// Images in which their checkers find a fault: a log that is elsewhere or to be replayed, a mark that it is in use.
 const FAULTY: [&str; 4] = ["ext4-journal-outside", "fat16-in-use", "xfs-frozen", "xfs-frozen-rmap"];
 /// One of every kind that is always run; a sample of the rest goes with them.
-const ALWAYS: [&str; 28] = [
+const ALWAYS: [&str; 31] = [
     "ext2-1k",
     "ext3-4k",
     "ext4-4k",
@@ -32,6 +32,9 @@ const ALWAYS: [&str; 28] = [
     "xfs-frozen",
     "xfs-dirty",
     "xfs-corrupt-circle",
+    "exfat-4k",
+    "exfat-short",
+    "exfat-corrupt-bitmap",
     "swap-4k",
     "swap-hibernated",
     "ntfs-4k",

@@ -4,6 +4,7 @@
 //! it; of filesystems there must be exactly one. Two are a left-over under a newer one, and which is which cannot be
 //! told, so the volume is copied whole.
 
+use crate::exfat::Exfat;
 use crate::ext::Ext;
 use crate::fat::Fat;
 use crate::md::{self, Md};
@@ -17,7 +18,7 @@ use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
-static READERS: [&dyn UsedBlocks; 5] = [&Ext, &Fat, &Ntfs, &Swap, &Xfs];
+static READERS: [&dyn UsedBlocks; 6] = [&Exfat, &Ext, &Fat, &Ntfs, &Swap, &Xfs];
 
 struct Candidate {
     filesystem: Filesystem,

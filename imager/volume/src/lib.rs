@@ -18,6 +18,7 @@
 mod bitmap;
 mod bytes;
 mod detect;
+pub mod exfat;
 pub mod ext;
 pub mod fat;
 mod gather;

@@ -32,8 +32,6 @@ enum Id {
     Uuid(usize),
     /// Text.
     Text(usize, usize),
-    /// A serial number of four bytes.
-    Serial32(usize),
     /// Thirty-two letters and digits behind LVM's label header.
     Lvm,
 }
@@ -109,7 +107,6 @@ static FILESYSTEMS: &[Signature] = &[
         .id(Id::Uuid(32))
         .label(299, 256)
         .copies(&[At::Start(64 << 20), At::Start(256 << 30)]),
-    signature("exfat", At::Start(0), 3, b"EXFAT   ").id(Id::Serial32(100)),
     signature("f2fs", At::Start(1024), 0, &[0x10, 0x20, 0xF5, 0xF2]).id(Id::Uuid(108)),
     signature("ReFS", At::Start(0), 0, b"\0\0\0ReFS\0"),
     signature("hfsplus", At::Start(1024), 0, b"H+").check(|b, _| b.be16(2) == Some(4)),
@@ -208,9 +205,6 @@ impl Id {
             Self::None => None,
             Self::Uuid(at) => b.uuid(at),
             Self::Text(at, len) => b.text(at, len),
-            Self::Serial32(at) => {
-                b.le32(at).map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xFFFF))
-            }
             Self::Lvm => lvm_uuid(b),
         }
     }

@@ -21,18 +21,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tools::run;
 
-const TOOLS: [&str; 31] = [
+const TOOLS: [&str; 37] = [
     "blkid",
     "debugfs",
+    "dump.exfat",
     "dumpe2fs",
     "e2fsck",
+    "fsck.exfat",
     "fsck.fat",
     "mcopy",
     "mke2fs",
+    "mkfs.exfat",
     "mkfs.fat",
     "mkfs.xfs",
     "mkntfs",
     "mkswap",
+    "mount.exfat-fuse",
     "mountpoint",
     "ntfs-3g",
     "ntfs-3g.probe",
@@ -41,6 +45,7 @@ const TOOLS: [&str; 31] = [
     "ntfsinfo",
     "ntfsresize",
     "openssl",
+    "partclone.exfat",
     "partclone.extfs",
     "partclone.fat",
     "partclone.ntfs",
@@ -49,6 +54,7 @@ const TOOLS: [&str; 31] = [
     "resize2fs",
     "setfattr",
     "swaplabel",
+    "tune.exfat",
     "xfs_admin",
     "xfs_db",
     "xfs_io",

@@ -43,12 +43,13 @@ impl Mount {
     pub(crate) fn new(image: &Path, dir: PathBuf) -> Option<Self> {
         std::fs::create_dir(&dir).unwrap();
         let kind = run("blkid", &["-p", "-o", "value", "-s", "TYPE", text(image)]);
-        let options = match kind.trim() {
-            "ext2" => "loop,ro",
-            "xfs" => "loop,ro,norecovery,nouuid",
-            _ => "loop,ro,noload",
+        let (kind, options) = match kind.trim() {
+            "ext2" => ("ext2", "loop,ro"),
+            "exfat" => ("exfat-fuse", "loop,ro"),
+            "xfs" => ("xfs", "loop,ro,norecovery,nouuid"),
+            kind => (kind, "loop,ro,noload"),
         };
-        let args = ["-t", kind.trim(), "-o", options, text(image), text(&dir)];
+        let args = ["-t", kind, "-o", options, text(image), text(&dir)];
         output("mount", &args).status.success().then_some(Self { dir })
     }
 

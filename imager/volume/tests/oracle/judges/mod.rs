@@ -1,5 +1,6 @@
 //! The opinions of others on a map.
 
+mod exfat;
 mod ext;
 mod fat;
 mod ntfs;
@@ -31,6 +32,7 @@ pub(crate) fn of(kind: &str) -> Judges {
             Judges { used: fat::by_hand, partclone: Some("partclone.fat"), copy: fat::copy }
         }
         "ntfs" => Judges { used: ntfs::bitmap, partclone: Some("partclone.ntfs"), copy: ntfs::copy },
+        "exfat" => Judges { used: exfat::used, partclone: None, copy: exfat::copy },
         "swap" => Judges { used: swap::page, partclone: None, copy: swap::copy },
         "xfs" => Judges { used: xfs::freesp, partclone: Some("partclone.xfs"), copy: xfs::copy },
         other => panic!("nobody judges {other}"),
