@@ -138,7 +138,11 @@ fn check(options: &Options) -> Result<()> {
         }
         let folder = folder_of(output);
         if !folder.is_dir() {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no folder {}", folder.display())));
+            return Err(Advice::error(
+                ErrorKind::NotFound,
+                format!("there is no folder {}", folder.display()),
+                "make it, or name a file elsewhere by --output",
+            ));
         }
     }
     match &options.boot_files {

@@ -306,7 +306,12 @@ fn what_cannot_be_built_says_what_to_do_next() {
     says(&programs, 1, &["--output", &name(scratch.folder("folder").as_path())], &["is not a file"]);
     // A device is never replaced by a file.
     says(&programs, 1, &["--output", "/dev/null", "--overwrite"], &["is not a file"]);
-    says(&programs, 1, &["--output", &scratch.name("no/where.iso")], &["there is no folder"]);
+    says(
+        &programs,
+        1,
+        &["--output", &scratch.name("no/where.iso")],
+        &["there is no folder", "name a file elsewhere"],
+    );
     says(&programs, 64, &["--output", &new, "--kernel-option", "a=\"b\""], &["--kernel-option", "--config"]);
     says(&programs, 64, &["--output", &new, "--kernel-option", "halfhour.tokn=x"], &["tokn"]);
 

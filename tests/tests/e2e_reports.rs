@@ -61,6 +61,7 @@ fn a_restore_token_reports_of_its_machines_whatever_became_of_the_restore() {
     assert_eq!(machine.fails(1, &["reports", "web"])["kind"], "denied");
     assert_eq!(reports(&admin, "web").len(), 4);
     assert_eq!(reports(&admin, "db").len(), 0);
+    assert_eq!(admin.ok(&["reports", "db"]).stdout, "there are no reports of db\n");
 }
 
 #[test]

@@ -144,12 +144,21 @@ pub(crate) fn run(global: &Global, options: &Reports) -> Result<Status, Failure>
     match (global.json, &time) {
         (true, _) => print_json(&json!({ "reports": found, "damaged": damaged })),
         (false, Some(_)) => found.iter().for_each(print_json),
+        (false, None) if found.is_empty() => print(&none_text(machine.as_deref())),
         (false, None) => print(&to_text(&found)),
     }
     if !global.json {
         damaged.iter().for_each(|damaged| print(&format!("DAMAGED: {damaged}\n")));
     }
     Ok(if damaged.is_empty() { Status::Done } else { Status::Damaged })
+}
+
+/// An empty table would leave open whether a name is right.
+fn none_text(machine: Option<&str>) -> String {
+    match machine {
+        Some(machine) => format!("there are no reports of {machine}\n"),
+        None => "there are no reports\n".to_owned(),
+    }
 }
 
 fn to_text(reports: &[Document]) -> String {
