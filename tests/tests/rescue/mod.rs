@@ -18,21 +18,31 @@ pub(crate) fn hardware(scratch: &Scratch, name: &str) -> Option<Hardware> {
 
 /// The rescue environment with these settings on the kernel's command line, and these in a file of the medium.
 pub(crate) fn start(scratch: &Scratch, line: &str, file: &str) -> Option<Start> {
+    let settings = [("etc/halfhour/rescue.toml", file)];
+    start_over(scratch, line, if file.is_empty() { &[] } else { &settings })
+}
+
+/// The rescue environment with these settings on the kernel's command line, and files, by name and content, over those of
+/// the medium.
+pub(crate) fn start_over(scratch: &Scratch, line: &str, files: &[(&str, &str)]) -> Option<Start> {
     let folder = boot_files(scratch)?;
     let (kernel, mut archive) = (folder.join("boot/vmlinuz"), folder.join("boot/initrd.img"));
-    if !file.is_empty() {
+    if !files.is_empty() {
         if !need::programs(&["cpio"]) {
             return None;
         }
-        let with_file = scratch.path("initrd-with-file");
-        std::fs::create_dir_all(scratch.path("medium/etc/halfhour")).expect("a folder");
-        std::fs::write(scratch.path("medium/etc/halfhour/rescue.toml"), file).expect("settings");
+        let with_files = scratch.path("initrd-with-files");
+        for (name, content) in files {
+            let path = scratch.path("medium").join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, content).expect("a file");
+        }
         // The kernel looks for the second archive at a multiple of four bytes.
-        let line = "cd \"$1\" && cat \"$2\" >\"$3\" && truncate -s %512 \"$3\" && find etc | cpio -o -H newc --quiet >>\"$3\"";
+        let line = "cd \"$1\" && cat \"$2\" >\"$3\" && truncate -s %512 \"$3\" && find . -type f | cpio -o -H newc --quiet >>\"$3\"";
         let names =
-            [scratch.path("medium"), archive, with_file.clone()].map(|path| path.display().to_string());
+            [scratch.path("medium"), archive, with_files.clone()].map(|path| path.display().to_string());
         tool("sh", &["-ec", line, "sh", &names[0], &names[1], &names[2]]);
-        archive = with_file;
+        archive = with_files;
     }
     Some(Start::Kernel(kernel, archive, format!("{LINE} {line}")))
 }
