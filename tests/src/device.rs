@@ -116,6 +116,14 @@ pub fn swap_on(node: &str) -> Undo {
     Undo(&["swapoff"], node.to_owned())
 }
 
+/// A read-only loop device on a file that holds a device of a Btrfs, known to the kernel as such until dropped.
+pub(crate) fn scanned(path: &str) -> (String, [Undo; 2]) {
+    let node = tool("losetup", &["--show", "--read-only", "-f", path]).trim().to_owned();
+    tool("btrfs", &["device", "scan", &node]);
+    let forget = Undo(&["btrfs", "device", "scan", "--forget"], node.clone());
+    (node.clone(), [forget, Undo(&["losetup", "-d"], node)])
+}
+
 /// A second loop device on any file or device, without partitions, until dropped.
 pub fn loop_over(path: &str) -> (PathBuf, Undo) {
     let node = tool("losetup", &["--show", "-f", path]).trim().to_owned();

@@ -15,6 +15,7 @@ pub fn fsck(image: &str, kind: &str) -> (Option<i32>, String) {
         "ntfs" => judge("ntfsresize", &["--info", "--force", "--no-progress-bar", image]),
         "exfat" => judge("fsck.exfat", &["-n", image]),
         "swap" => judge("swaplabel", &[image]),
+        "btrfs" => crate::btrfs::check(&[image]),
         // With one group there is no second superblock to compare the first with.
         "xfs" => judge("xfs_repair", &["-n", "-o", "force_geometry", image]),
         _ => judge("e2fsck", &["-f", "-n", image]),
@@ -113,6 +114,7 @@ pub fn assert_same_filesystem(
         kind if kind.starts_with("fat") => compare_fat(source, target, scratch, what),
         "ext2" | "ext3" | "ext4" => compare_ext(source, target, scratch, what),
         "exfat" => compare_fused(source, target, "exfat-fuse", scratch, what),
+        "btrfs" => compare_btrfs(&[source], &[target], scratch, what),
         "xfs" => compare_xfs(source, target, scratch, what),
         "ntfs" => compare_ntfs(source, target, scratch, what),
         _ => Compared::ByChecker,
@@ -154,6 +156,19 @@ fn compare_xfs(source: &str, target: &str, scratch: &Scratch, what: &str) -> Com
         (Err(why), Ok(_)) | (Ok(_), Err(why)) => panic!("{what}: only one of the two can be mounted: {why}"),
     }
     Compared::ByKernel
+}
+
+/// Fails unless the kernel finds the same files on the devices of two Btrfs.
+pub fn compare_btrfs(source: &[&str], target: &[&str], scratch: &Scratch, what: &str) -> Compared {
+    match (crate::btrfs::tree(source, scratch), crate::btrfs::tree(target, scratch)) {
+        (Ok(source), Ok(target)) => {
+            source.assert_same(&target, what);
+            println!("{what}: {} files are the same", source.len());
+            Compared::ByKernel
+        }
+        (Err(_), Err(_)) => Compared::ByChecker,
+        (Err(why), Ok(_)) | (Ok(_), Err(why)) => panic!("{what}: only one of the two can be mounted: {why}"),
+    }
 }
 
 /// The files that debugfs copies out, for filesystems that this kernel does not mount.

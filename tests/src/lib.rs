@@ -10,6 +10,7 @@
 )]
 
 pub mod binary;
+pub mod btrfs;
 pub mod device;
 pub mod file_server;
 pub mod guest;

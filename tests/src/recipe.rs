@@ -13,8 +13,18 @@ pub fn corpus_names() -> Vec<String> {
 
 /// Makes images of the corpus in a folder; those that could be made, with their paths.
 pub fn corpus(scratch: &Scratch, names: &[&str]) -> Vec<(String, String)> {
-    let tools =
-        ["mke2fs", "mkfs.fat", "mcopy", "mkswap", "openssl", "debugfs", "setfattr", "mkntfs", "ntfs-3g"];
+    let tools = [
+        "mke2fs",
+        "mkfs.btrfs",
+        "mkfs.fat",
+        "mcopy",
+        "mkswap",
+        "openssl",
+        "debugfs",
+        "setfattr",
+        "mkntfs",
+        "ntfs-3g",
+    ];
     if !need::programs(&tools) {
         return Vec::new();
     }

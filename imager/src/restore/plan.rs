@@ -20,8 +20,8 @@ use imager_image::{CaptureId, names};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use imager_volume::State;
 use refuse::{
-    check_boot_code, check_distinct, check_entries, check_erasable, check_volumes, denied, lost_table,
-    too_small,
+    check_boot_code, check_distinct, check_entries, check_erasable, check_sets, check_volumes, denied,
+    lost_table, too_small,
 };
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -177,6 +177,7 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             return Err(Error::new(ErrorKind::Invalid, what));
         }
     }
+    check_sets(manifest, &plan.disks)?;
     Ok(plan)
 }
 

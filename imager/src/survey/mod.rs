@@ -3,6 +3,7 @@
 mod arrays;
 pub mod fstab;
 mod groups;
+mod members;
 mod roles;
 
 use crate::firmware::Facts;
@@ -46,6 +47,8 @@ pub struct Volume {
     pub pieces: Vec<Piece>,
     /// Its bytes.
     pub bytes: Arc<dyn ReadAt>,
+    /// The other volumes on which its filesystem lies, as far as they are here.
+    pub companions: Vec<Arc<dyn ReadAt>>,
     /// What is on it.
     pub filesystem: Option<Filesystem>,
     /// What it is a part of.
@@ -139,6 +142,7 @@ pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey
     }
     arrays::look_into(&mut survey)?;
     groups::look_into(&mut survey)?;
+    members::join(&mut survey)?;
     roles::assign(&mut survey, assigned)?;
     Ok(survey)
 }
@@ -170,6 +174,7 @@ impl Survey {
                 extent,
                 pieces: vec![Piece { disk: number, extent }],
                 bytes,
+                companions: Vec::new(),
                 filesystem,
                 stack: None,
                 content: None,
@@ -241,7 +246,8 @@ impl Volume {
         if let Some(map) = &self.map {
             return Ok(map.clone());
         }
-        match imager_volume::used(&*self.bytes) {
+        let companions: Vec<_> = self.companions.iter().map(|bytes| &**bytes).collect();
+        match imager_volume::used_with(&*self.bytes, &companions) {
             Err(error) if error.kind() == ErrorKind::Io => {
                 let why = format!("its used map cannot be read: {}", imager_volume::chain(&error));
                 Ok(UsedMap::whole(self.size(), why))

@@ -4,6 +4,7 @@
 //! it; of filesystems there must be exactly one. Two are a left-over under a newer one, and which is which cannot be
 //! told, so the volume is copied whole.
 
+use crate::btrfs::Btrfs;
 use crate::exfat::Exfat;
 use crate::ext::Ext;
 use crate::fat::Fat;
@@ -12,13 +13,13 @@ use crate::ntfs::Ntfs;
 use crate::other;
 use crate::swap::Swap;
 use crate::xfs::Xfs;
-use crate::{Filesystem, State, UsedBlocks, UsedMap};
+use crate::{Filesystem, Member, State, UsedBlocks, UsedMap};
 use imager_disk::ReadAt;
 use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
-static READERS: [&dyn UsedBlocks; 6] = [&Exfat, &Ext, &Fat, &Ntfs, &Swap, &Xfs];
+static READERS: [&dyn UsedBlocks; 7] = [&Btrfs, &Exfat, &Ext, &Fat, &Ntfs, &Swap, &Xfs];
 
 struct Candidate {
     filesystem: Filesystem,
@@ -53,7 +54,26 @@ pub fn probe(volume: &dyn ReadAt) -> Result<Option<Filesystem>> {
 /// # Errors
 /// `Io` when the volume cannot be read.
 pub fn used(volume: &dyn ReadAt) -> Result<UsedMap> {
-    decide(volume, &candidates(volume)?)
+    used_with(volume, &[])
+}
+
+/// Which part of a filesystem that lies on several volumes this one is; `None` where it is no such part.
+///
+/// # Errors
+/// `Io` when the volume cannot be read.
+pub fn member(volume: &dyn ReadAt) -> Result<Option<Member>> {
+    match candidates(volume)?.as_slice() {
+        [Candidate { reader: Some(reader), .. }] => reader.member(volume),
+        _ => Ok(None),
+    }
+}
+
+/// As [`used`], of a volume whose filesystem lies on `others` as well: all that say they are of one [`Member::set`].
+///
+/// # Errors
+/// `Io` when one of the volumes cannot be read.
+pub fn used_with(volume: &dyn ReadAt, others: &[&dyn ReadAt]) -> Result<UsedMap> {
+    decide(volume, others, &candidates(volume)?)
 }
 
 /// As [`used`], of what lies in a container: a container in it is not looked into.
@@ -63,18 +83,18 @@ pub(crate) fn used_by_filesystem(volume: &dyn ReadAt) -> Result<UsedMap> {
             let reason = format!("{}: its used map is not read", found.kind);
             Ok(UsedMap::whole(volume.geometry().size, reason))
         }
-        None => decide(volume, &on(volume)?),
+        None => decide(volume, &[], &on(volume)?),
     }
 }
 
-fn decide(volume: &dyn ReadAt, found: &[Candidate]) -> Result<UsedMap> {
+fn decide(volume: &dyn ReadAt, others: &[&dyn ReadAt], found: &[Candidate]) -> Result<UsedMap> {
     let reason = match found {
         [] => "no filesystem recognised".to_owned(),
         [Candidate { filesystem, reader: None }] if filesystem.kind == "crypto_LUKS" => {
             format!("{}: nobody can tell what is used in it without its key", filesystem.kind)
         }
         [Candidate { filesystem, reader: None }] => format!("{}: its used map is not read", filesystem.kind),
-        [Candidate { filesystem, reader: Some(reader) }] => match reader.used(volume) {
+        [Candidate { filesystem, reader: Some(reader) }] => match reader.used_with(volume, others) {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 format!("{}: {}", filesystem.kind, chain(&error))
             }
@@ -212,6 +232,6 @@ mod tests {
         let volume = volume(&[(0, b"XFSB"), (65_600, b"_BHRfS_M")]);
         let found = probe(&volume).unwrap().unwrap();
         assert_eq!((found.kind, found.head.count()), ("ambiguous", 2));
-        assert_eq!(reason(&volume), "recognised as xfs and btrfs at once");
+        assert_eq!(reason(&volume), "recognised as btrfs and xfs at once");
     }
 }

@@ -16,6 +16,7 @@
 )]
 
 mod bitmap;
+pub mod btrfs;
 mod bytes;
 mod detect;
 pub mod exfat;
@@ -31,5 +32,5 @@ mod seam;
 pub mod swap;
 pub mod xfs;
 
-pub use detect::{chain, probe, used};
-pub use seam::{Certainty, Filesystem, State, UsedBlocks, UsedMap};
+pub use detect::{chain, member, probe, used, used_with};
+pub use seam::{Certainty, Filesystem, Member, State, UsedBlocks, UsedMap};

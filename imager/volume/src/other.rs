@@ -103,10 +103,6 @@ static CONTAINERS: &[Signature] = &[
 ];
 
 static FILESYSTEMS: &[Signature] = &[
-    signature("btrfs", At::Start(65_536), 64, b"_BHRfS_M")
-        .id(Id::Uuid(32))
-        .label(299, 256)
-        .copies(&[At::Start(64 << 20), At::Start(256 << 30)]),
     signature("f2fs", At::Start(1024), 0, &[0x10, 0x20, 0xF5, 0xF2]).id(Id::Uuid(108)),
     signature("ReFS", At::Start(0), 0, b"\0\0\0ReFS\0"),
     signature("hfsplus", At::Start(1024), 0, b"H+").check(|b, _| b.be16(2) == Some(4)),

@@ -38,6 +38,17 @@ pub struct Filesystem {
     pub head: ExtentSet,
 }
 
+/// A volume that is one of several on which one filesystem lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The UUID of the filesystem.
+    pub set: String,
+    /// Which of its devices the volume is.
+    pub number: u64,
+    /// How many devices it has.
+    pub of: u64,
+}
+
 /// How sure a used map is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certainty {
@@ -82,4 +93,20 @@ pub trait UsedBlocks: Sync {
     /// `Io` when the volume cannot be read; `Corrupt` or `Unsupported`, with a reason a person understands, when a
     /// map cannot be relied on: the caller takes the whole volume then.
     fn used(&self, volume: &dyn ReadAt) -> Result<UsedMap>;
+
+    /// Which part of a filesystem the volume is; `None` where a filesystem has one volume to itself.
+    ///
+    /// # Errors
+    /// `Io` when the volume cannot be read.
+    fn member(&self, _volume: &dyn ReadAt) -> Result<Option<Member>> {
+        Ok(None)
+    }
+
+    /// As [`used`](Self::used), of a volume whose filesystem lies on `others` as well.
+    ///
+    /// # Errors
+    /// Those of [`used`](Self::used).
+    fn used_with(&self, volume: &dyn ReadAt, _others: &[&dyn ReadAt]) -> Result<UsedMap> {
+        self.used(volume)
+    }
 }

@@ -11,6 +11,7 @@
 
 mod image;
 mod judges;
+mod set;
 mod tools;
 
 use image::Image;
@@ -21,8 +22,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tools::run;
 
-const TOOLS: [&str; 37] = [
+const TOOLS: [&str; 39] = [
     "blkid",
+    "btrfs",
+    "btrfstune",
     "debugfs",
     "dump.exfat",
     "dumpe2fs",
@@ -131,6 +134,9 @@ fn name(path: &Path) -> String {
 
 /// Judges one image; returns a line of figures.
 fn judge(path: &Path) -> String {
+    if path.is_dir() {
+        return set::judge(path);
+    }
     let name = name(path);
     let image = Image::open(path);
     let found = imager_volume::probe(&image).unwrap().expect("recognised");
@@ -138,8 +144,9 @@ fn judge(path: &Path) -> String {
     let map = imager_volume::used(&image).unwrap();
     assert!(found.head.difference(&map.extents).is_empty(), "{name}: the head is in the map");
     judges::alignment(&name, &map, image.size());
-    let untrusted =
-        ["dirty", "unclean", "error", "corrupt", "journal-device"].iter().any(|word| name.contains(word));
+    let untrusted = ["dirty", "unclean", "error", "corrupt", "whole", "journal-device"]
+        .iter()
+        .any(|word| name.contains(word));
     if untrusted {
         return whole(&name, &map, image.size());
     }

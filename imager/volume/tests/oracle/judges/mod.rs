@@ -1,5 +1,6 @@
 //! The opinions of others on a map.
 
+pub(crate) mod btrfs;
 mod exfat;
 mod ext;
 mod fat;
@@ -25,6 +26,11 @@ pub(crate) struct Judges {
 /// Who judges filesystems of this kind.
 pub(crate) fn of(kind: &str) -> Judges {
     match kind {
+        "btrfs" => Judges {
+            used: |path, _| btrfs::used(&[path.to_owned()]).remove(0),
+            partclone: Some("partclone.btrfs"),
+            copy: btrfs::copy,
+        },
         "ext2" | "ext3" | "ext4" => {
             Judges { used: ext::dumpe2fs, partclone: Some("partclone.extfs"), copy: ext::copy }
         }
