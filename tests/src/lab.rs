@@ -8,14 +8,16 @@
 //! The small guests of [`crate::guest`] have no firmware and run one command after another; what needs no firmware is
 //! tested there, for a tenth of the time.
 
+mod desk;
 mod firmware;
 mod hardware;
 mod machine;
 mod qmp;
 mod serial;
 mod server;
-mod share;
+pub mod share;
 
+pub use desk::Desk;
 pub use firmware::Firmware;
 pub use hardware::{Bus, Hardware, Start};
 pub use machine::{Machine, Moment};

@@ -4,9 +4,10 @@
 #[path = "console/terminal.rs"]
 mod terminal;
 
-use halfhour_tests::{Imager, Scratch, ShareServer, judge, junk, need, recipe};
+use halfhour_tests::person::{ENTER, ESC};
+use halfhour_tests::{Imager, Person, Scratch, ShareServer, judge, junk, need, recipe};
 use std::path::Path;
-use terminal::{ENTER, ESC, F2, Terminal};
+use terminal::{F2, Terminal};
 
 const XTERM: &str = "xterm";
 const SIZE: (u16, u16) = (80, 24);

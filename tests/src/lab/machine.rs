@@ -1,9 +1,11 @@
 //! A machine with its power on: what it says is waited for with patience counted in QEMU's processor time; a kernel that
 //! panics, a system that gives up, and a machine that does nothing at all end the wait at once.
 
+use super::desk::Desk;
 use super::hardware::logs;
 use super::qmp::Qmp;
 use super::serial::Serial;
+use crate::person::{ENTER, Person};
 use crate::qemu::{self, Qemu};
 use serde_json::json;
 use std::os::unix::net::UnixStream;
@@ -146,6 +148,16 @@ impl Machine {
         self.on += self.held.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 
+    /// Puts a terminal at the end of the serial line, one that says where its cursor is when it is asked.
+    pub fn put_terminal(&mut self) {
+        self.serial.text().answers = true;
+    }
+
+    /// The keyboard and the screen of the machine itself.
+    pub fn desk(&mut self) -> Desk<'_> {
+        Desk::new(self)
+    }
+
     /// Types at the console.
     pub fn type_in(&mut self, keys: &str) {
         self.serial.send(keys);
@@ -225,7 +237,7 @@ impl Machine {
     }
 
     /// The screen, where it is in text mode as after a BIOS: 25 lines.
-    pub fn screen(&mut self) -> String {
+    pub fn text_screen(&mut self) -> String {
         let file = self.folder.path().join("screen");
         let (cells, lines) = (80 * 2, 25);
         let arguments = json!({ "val": 0xb8000, "size": cells * lines, "filename": file });
@@ -248,7 +260,7 @@ impl Machine {
         let why = loop {
             let cpu = self.qemu.cpu();
             thread::sleep(Duration::from_secs(1));
-            let seen = format!("{}\n{}\n{}", self.console(), self.screen(), self.firmware_log());
+            let seen = format!("{}\n{}\n{}", self.console(), self.text_screen(), self.firmware_log());
             assert!(!seen.contains("login: "), "{}: it starts", self.name);
             let trouble = SIGNS.iter().chain(&TROUBLE).find(|sign| seen.contains(**sign));
             if let Some(sign) = trouble {
@@ -333,13 +345,41 @@ impl Machine {
         let (console, log) = (self.console(), logs().join(format!("{}.serial", self.name)));
         let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
-        println!("--- {}: the last lines of its console\n{last}\n---", self.name);
+        println!(
+            "--- {}: the last lines of its console\n{last}\n--- the terminal\n{}\n---",
+            self.name,
+            self.screen()
+        );
         let kept = std::fs::create_dir_all(logs()).and_then(|()| std::fs::write(&log, &console));
         println!("all of it: {} ({kept:?})", log.display());
         for file in ["firmware", "qemu"] {
             let to = log.with_extension(file);
             drop(std::fs::copy(self.folder.path().join(file), to));
         }
+    }
+}
+
+/// At the terminal of the serial line.
+impl Person for Machine {
+    fn screen(&self) -> String {
+        self.serial.text().screen.screen().contents()
+    }
+
+    fn printed(&self) -> String {
+        self.serial.text().all.get(self.at..).unwrap_or_default().to_owned()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.type_in(keys);
+    }
+
+    fn enters(&mut self, line: &str) {
+        self.at = self.serial.text().all.len();
+        self.type_in(&format!("{line}{ENTER}"));
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        self.wait(what, |machine| is_so(machine).then_some(()), &[what]);
     }
 }
 

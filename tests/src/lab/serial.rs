@@ -1,12 +1,18 @@
 //! The serial console: everything that came, as text without what moves the cursor and paints, each piece with the time
-//! at which it came.
+//! at which it came; and the screen of a terminal at its end.
 
 use crate::qemu::cpu_of;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
+
+/// The terminal at the end of the line: rows and columns, the least for a full screen.
+const SIZE: (NonZero<u16>, NonZero<u16>) = (NonZero::new(24).unwrap(), NonZero::new(80).unwrap());
+/// How a program asks a terminal where its cursor is (ECMA-48, DSR).
+const WHERE: [u8; 4] = *b"\x1b[6n";
 
 /// The console of a machine.
 pub(super) struct Serial {
@@ -16,7 +22,6 @@ pub(super) struct Serial {
 }
 
 /// What came.
-#[derive(Default)]
 pub(super) struct Text {
     /// All of it.
     pub(super) all: String,
@@ -24,13 +29,28 @@ pub(super) struct Text {
     pub(super) stamps: Vec<(usize, Instant, Duration)>,
     /// Nothing more will come.
     pub(super) is_over: bool,
+    /// The screen of a terminal.
+    pub(super) screen: vt100::Parser,
+    /// Whether the terminal says where its cursor is. A line without one is silent.
+    pub(super) answers: bool,
+    /// The last bytes that came.
+    asked: [u8; WHERE.len()],
     plain: Plain,
 }
 
 impl Serial {
     /// Reads `port` until it ends; `process` is QEMU.
     pub(super) fn open(port: UnixStream, process: u32) -> Self {
-        let shared = Arc::<(Mutex<Text>, Condvar)>::default();
+        let text = Text {
+            all: String::new(),
+            stamps: Vec::new(),
+            is_over: false,
+            screen: vt100::Parser::new(SIZE.0, SIZE.1, 0),
+            answers: false,
+            asked: [0; WHERE.len()],
+            plain: Plain::default(),
+        };
+        let shared = Arc::new((Mutex::new(text), Condvar::new()));
         let mut from = port.try_clone().expect("a socket");
         let to = Arc::clone(&shared);
         let read = move || {
@@ -42,9 +62,11 @@ impl Serial {
                 text.stamps.push((at, Instant::now(), cpu_of(process)));
                 let Text { all, plain, .. } = &mut *text;
                 plain.push(&buffer[..len], all);
+                let answer = text.show(&buffer[..len]);
                 text.is_over = len == 0;
                 to.1.notify_all();
-                if len == 0 {
+                drop(text);
+                if len == 0 || from.write_all(answer.as_bytes()).is_err() {
                     return;
                 }
             }
@@ -80,6 +102,22 @@ impl Serial {
 }
 
 impl Text {
+    /// Shows what came on the screen; what the terminal answers.
+    fn show(&mut self, bytes: &[u8]) -> String {
+        let mut answer = String::new();
+        // A question may come in pieces.
+        for byte in bytes {
+            self.screen.process(&[*byte]);
+            self.asked.rotate_left(1);
+            self.asked[WHERE.len() - 1] = *byte;
+            if self.answers && self.asked == WHERE {
+                let (row, column) = self.screen.screen().cursor_position();
+                answer.push_str(&format!("\x1b[{};{}R", row + 1, column + 1));
+            }
+        }
+        answer
+    }
+
     /// When the text at this place came.
     pub(super) fn stamp(&self, at: usize) -> Option<(Instant, Duration)> {
         let after = self.stamps.partition_point(|(from, ..)| *from <= at);

@@ -24,24 +24,30 @@ impl Share {
         Self { server, admin }
     }
 
-    /// Settings that capture a machine's disk and switch it off.
-    pub fn capture_settings(&self, machine: &str, disk: &str) -> String {
-        let settings = self.share_settings("capturer", &format!("machine:{machine}"));
-        format!("{settings}machine = '{machine}'\ndisk = ['{disk}']\nafter = 'poweroff'\n")
-    }
-
     /// Settings that put a machine's newest capture onto a disk and start it; `more` lines may say how.
     pub fn restore_settings(&self, machine: &str, disk: &str, more: &str) -> String {
-        let settings = self.share_settings("restorer", "restore");
-        format!(
-            "{settings}capture = '{machine}'\ntarget = ['{disk}']\nconfirm = 'yes'\nafter = 'reboot'\n{more}"
-        )
+        restore_settings(&self.share_settings("restorer", "restore"), machine, disk, more)
     }
 
-    /// Where the share is for a machine, with a new token.
+    /// Settings that say where the share is for a machine, with a new token.
     pub fn share_settings(&self, name: &str, scope: &str) -> String {
-        let host = SocketAddr::new(HOST.parse().expect("an address"), self.server.address().port());
-        let token = self.server.token(name, scope);
-        format!("repo = '{}'\ntoken = '{token}'\n", self.server.url_through(host, "default"))
+        let (url, token) = self.place(name, scope);
+        format!("repo = '{url}'\ntoken = '{token}'\n")
     }
+
+    /// The repository's URL for a machine, and a new token.
+    pub fn place(&self, name: &str, scope: &str) -> (String, String) {
+        let host = SocketAddr::new(HOST.parse().expect("an address"), self.server.address().port());
+        (self.server.url_through(host, "default"), self.server.token(name, scope))
+    }
+}
+
+/// Settings that capture a machine's disk to the share of the settings `share` and switch it off.
+pub fn capture_settings(share: &str, machine: &str, disk: &str) -> String {
+    format!("{share}machine = '{machine}'\ndisk = ['{disk}']\nafter = 'poweroff'\n")
+}
+
+/// Settings that put a machine's newest capture from that share onto a disk and start it; `more` lines may say how.
+pub fn restore_settings(share: &str, machine: &str, disk: &str, more: &str) -> String {
+    format!("{share}capture = '{machine}'\ntarget = ['{disk}']\nconfirm = 'yes'\nafter = 'reboot'\n{more}")
 }

@@ -1,6 +1,7 @@
 //! A terminal with a person at it: a pseudo-terminal, a program on it, and a screen that is read as a person reads it.
 
-use halfhour_tests::binary;
+use halfhour_tests::person::ENTER;
+use halfhour_tests::{Person, binary};
 use nix::pty::{Winsize, openpty};
 use rustix::termios::{self, LocalModes};
 use std::fs::File;
@@ -18,12 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// So often it is looked whether the program still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Keys, as terminals send them.
-pub(crate) const ENTER: &str = "\r";
-/// Escape; alone, it is followed by nothing.
-pub(crate) const ESC: &str = "\u{1b}";
-/// The cursor's keys.
-pub(crate) const DOWN: &str = "\u{1b}[B";
 /// F2, as a Linux console sends it.
 pub(crate) const F2: &str = "\u{1b}OQ";
 
@@ -75,58 +70,6 @@ impl Terminal {
         Self { keys, line, screen, printed: String::new(), output, reader: Some(reader), child }
     }
 
-    /// Presses keys.
-    pub(crate) fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
-    }
-
-    /// Types a line.
-    pub(crate) fn enters(&mut self, line: &str) {
-        self.printed.clear();
-        self.press(&format!("{line}\r"));
-    }
-
-    /// The screen as it is.
-    pub(crate) fn screen(&self) -> String {
-        self.screen.screen().contents()
-    }
-
-    /// Waits for these words on the screen.
-    pub(crate) fn shows(&mut self, words: &str) {
-        self.wait(words, |terminal| terminal.screen().contains(words));
-    }
-
-    /// Waits until these words are gone.
-    pub(crate) fn shows_no_more(&mut self, words: &str) {
-        self.wait(words, |terminal| !terminal.screen().contains(words));
-    }
-
-    /// Waits for these words among the lines since the last that was typed.
-    pub(crate) fn says(&mut self, words: &str) {
-        self.wait(words, |terminal| terminal.printed.contains(words));
-    }
-
-    /// What was printed since the last line that was typed.
-    pub(crate) fn printed(&self) -> &str {
-        &self.printed
-    }
-
-    fn wait(&mut self, what: &str, is_there: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !is_there(self) {
-            // What it printed before it ended comes first.
-            let ended = self.child.try_wait().expect("it is ours");
-            match self.output.recv_timeout(LOOK) {
-                Ok(bytes) => self.take(&bytes),
-                Err(_) if ended.is_some() => {
-                    self.fails(&format!("it ended ({ended:?}) before {what:?} came"))
-                }
-                Err(_) if Instant::now() > end => self.fails(&format!("{what:?} did not come")),
-                Err(_) => {}
-            }
-        }
-    }
-
     fn fails(&self, why: &str) {
         panic!("{why}; the screen:\n{}\nwhat was printed:\n{}", self.screen(), self.printed.escape_debug());
     }
@@ -137,38 +80,6 @@ impl Terminal {
         let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
         self.printed.push_str(&text);
         assert!(!self.printed.contains("panicked at"), "{}", self.printed);
-    }
-
-    /// Moves the cursor to the item with these words, and takes it.
-    pub(crate) fn picks(&mut self, words: &str) {
-        self.shows(words);
-        self.wait("a cursor", |terminal| terminal.cursor().is_some());
-        for _ in 0..40 {
-            let before = self.cursor();
-            if before.as_ref().is_some_and(|line| line.contains(words)) {
-                self.press(ENTER);
-                return;
-            }
-            self.press(DOWN);
-            self.wait("the cursor moves", |terminal| {
-                terminal.cursor().is_some_and(|line| Some(line) != before)
-            });
-        }
-        panic!("the cursor does not reach {words:?}:\n{}", self.screen());
-    }
-
-    /// The line under the cursor.
-    fn cursor(&self) -> Option<String> {
-        self.screen().lines().find(|line| line.trim_start().starts_with("> ")).map(str::to_owned)
-    }
-
-    /// Enters the number of the line with these words.
-    pub(crate) fn picks_line(&mut self, words: &str) {
-        self.says("Number (");
-        let line = self.printed.lines().find(|line| line.contains(words) && line.starts_with("  "));
-        let number = line.and_then(|line| line.split_whitespace().next()).map(str::to_owned);
-        let number = number.unwrap_or_else(|| panic!("no line {words:?}: {}", self.printed));
-        self.enters(&number);
     }
 
     /// Changes the size of the window.
@@ -200,6 +111,41 @@ impl Terminal {
             assert!(Instant::now() < end, "it does not end:\n{}", self.screen());
             if let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(50)) {
                 self.take(&bytes);
+            }
+        }
+    }
+}
+
+impl Person for Terminal {
+    fn screen(&self) -> String {
+        self.screen.screen().contents()
+    }
+
+    fn printed(&self) -> String {
+        self.printed.clone()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    fn enters(&mut self, line: &str) {
+        self.printed.clear();
+        self.press(&format!("{line}{ENTER}"));
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            // What it printed before it ended comes first.
+            let ended = self.child.try_wait().expect("it is ours");
+            match self.output.recv_timeout(LOOK) {
+                Ok(bytes) => self.take(&bytes),
+                Err(_) if ended.is_some() => {
+                    self.fails(&format!("it ended ({ended:?}) before {what:?} came"))
+                }
+                Err(_) if Instant::now() > end => self.fails(&format!("{what:?} did not come")),
+                Err(_) => {}
             }
         }
     }
