@@ -127,7 +127,7 @@ def print_table(rows):
 def amount(row, value):
     if value is None:
         return ""
-    return f"{value:.0f}{row.unit}" if row.unit != "x" else f"{value:.2f}x"
+    return f"{value:.{record.digits(row.unit)}f}{row.unit}"
 
 
 def report(rows, failures):

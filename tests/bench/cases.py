@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 import json
+import os
+import subprocess
 
 import images
 import measure
@@ -220,12 +222,31 @@ def huge(bench):
             memory_row("peak memory, restore of a sparse 16 TiB disk", restored, 256)]
 
 
-CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge)}
+def story(bench):
+    """From power-on to login after a server lost its system, by stage, in an emulated machine; the end-to-end test prints it."""
+    command = ["cargo", "test", "--workspace", "--locked", "--test", "e2e_story", "--", "--nocapture", "--test-threads", "1"]
+    own = {"HALFHOUR_FULL": "1", "HALFHOUR_IMAGER": str(bench.binary), "HALFHOUR_NETSHARE": str(bench.binary.with_name("netshare"))}
+    ran = subprocess.run(command, cwd=bench.project, env=os.environ | own, text=True, stdout=subprocess.PIPE, check=False)
+    bench.log.write_text(ran.stdout)
+    if ran.returncode:
+        raise measure.CommandFailed(f"e2e_story failed, see {bench.log}")
+    stories = [json.loads(line.split("story: ", 1)[1]) for line in ran.stdout.splitlines() if "story: {" in line]
+    if not stories:
+        raise Skipped(f"e2e_story told no times, see {bench.log}")
+    return [seconds_row(f"story, {told['firmware']}, {told['share']}: {stage}", figure)
+            for told in stories for stage, figure in (told["seconds"] | {"from power-on to login": told["total"]}).items()]
+
+
+CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, story)}
 
 
 def need(tool):
     if lacking := missing(tool):
         raise Skipped(f"{', '.join(lacking)} not installed (scripts/setup installs it)")
+
+
+def seconds_row(claim, figure):
+    return Row(claim, figure, None, unit=" s")
 
 
 def wall_row(claim, ours, theirs, bar):

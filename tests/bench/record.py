@@ -25,7 +25,12 @@ def claim(text):
 
 
 def line(row, pairs, machine):
-    unit, digits = ("x", 2) if row.unit == "x" else (row.unit, 0)
-    bar = "" if row.bar is None else f"{'≥' if row.more else '≤'} {row.bar:.{digits}f}{unit} {row.verdict}"
-    figure = f"{row.figure:.{digits}f}{unit}"
+    places = digits(row.unit)
+    bar = "" if row.bar is None else f"{'≥' if row.more else '≤'} {row.bar:.{places}f}{row.unit} {row.verdict}"
+    figure = f"{row.figure:.{places}f}{row.unit}"
     return f"| {row.claim} | {figure} | {bar} | {row.ours} | {row.theirs} | {pairs} | {time.strftime('%Y-%m-%d')} | {machine} |"
+
+
+def digits(unit):
+    """Behind the point: ratios and seconds are small, bytes are not."""
+    return {"x": 2, " s": 1}.get(unit, 0)
