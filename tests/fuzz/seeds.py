@@ -3,6 +3,7 @@
 that the fuzzer begins behind the first checks. The layouts are those the targets describe."""
 
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,9 @@ def main(corpus):
     keep(corpus / "nbd" / "read", NBD)
     # With leases and records of both captures, and marks on each pack.
     keep(corpus / "prune" / "all", bytes([1, 2, 3, 255, 255, 0, 3, 0, 1, 0]) + bytes([8, 1, 2, 2, 3, 4, 1, 0, 5, 0, 0]))
+    shapes = {"single": {}, "dup": {"kind": 32, "stripes": 2}, "groups": {"groups": True}, "log": {"log": True}}
+    for name, shape in shapes.items():
+        keep(corpus / "btrfs" / name, btrfs(**shape))
     with tempfile.TemporaryDirectory() as work:
         image = Path(work) / "image"
         for name, script in TABLES.items():
@@ -90,6 +94,57 @@ def run(command, text=""):
 def keep(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+def btrfs(kind=0, stripes=1, groups=False, log=False):
+    """A superblock and nodes as the target lays them: one chunk of everything at 16 MiB, on the device at 1 MiB."""
+    base, generation, logs = 16 << 20, 7, 2**64 - 6
+    numbers = [0, 1, 2, 3, 4, 5] + [6] * groups
+    data = [(base + (64 << 10), 4096), (base + (128 << 10), 65536)]
+    used = len(numbers) * 4096 + sum(length for _, length in data)
+    chunk = struct.pack("<4Q3I2H", 512 << 10, 2, 65536, 7 | kind, 0, 0, 0, stripes, 1)
+    chunk += b"".join(struct.pack("<2Q", 1, (1 << 20) + n * (512 << 10)) + b"d" * 16 for n in range(stripes))
+    group = ((base, 192, 512 << 10), struct.pack("<3Q", used, 256, 7 | kind))
+    extents = [((base + n * 4096, 169, 0), bytes(33)) for n in numbers] + [((at, 168, n), bytes(53)) for at, n in data]
+    extents = extents[:1] + [group] * (not groups) + extents[1:]
+
+    def node(number, owner, level, entries, generation=generation):
+        front = bytes(16) + struct.pack("<2Q16x2QIB", base + number * 4096, 0, generation, owner, len(entries), level)
+        back = b""
+        for key, value in entries:
+            front += struct.pack("<QBQ", *key)
+            if level:
+                front += struct.pack("<2Q", base + value * 4096, generation)
+            else:
+                back = value + back
+                front += struct.pack("<2I", 4096 - 101 - len(back), len(value))
+        return struct.pack("<B2H", number, len(front), len(back)) + front + back
+
+    def root(number, level=0, generation=generation):
+        item = bytearray(439)
+        struct.pack_into("<Q8xQ", item, 160, generation, base + number * 4096)
+        item[238] = level
+        return bytes(item)
+
+    device = bytes(66) + b"d" * 16 + bytes(16)
+    roots = [((2, 132, 0), root(2, 1)), ((4, 132, 0), root(5))] + [((11, 132, 0), root(6))] * groups
+    middle = len(extents) // 2
+    nodes = node(0, 3, 0, [((1, 216, 1), device), ((256, 228, base), chunk)]) + node(1, 1, 0, roots)
+    nodes += node(2, 2, 1, [(extents[0][0], 3), (extents[middle][0], 4)])
+    nodes += node(3, 2, 0, extents[:middle]) + node(4, 2, 0, extents[middle:])
+    nodes += node(5, 4, 0, [((0, 250, 0), bytes(72))]) + (node(6, 11, 0, [group]) if groups else b"")
+    if log:
+        extent = bytes(20) + b"\1" + struct.pack("<4Q", base + (256 << 10), 8192, 0, 8192)
+        nodes += node(7, logs, 0, [((logs, 132, 5), root(8, 0, 8))], 8) + node(8, logs, 0, [((257, 108, 0), extent)], 8)
+    sb = bytearray(4096)
+    struct.pack_into("<2Q", sb, 0x30, 64 << 10, 1)
+    struct.pack_into("<4Q", sb, 0x48, generation, base + 4096, base, base + 7 * 4096 if log else 0)
+    struct.pack_into("<4Q4I", sb, 0x70, 2 << 20, used, 6, 1, 4096, 4096, 4096, 65536)
+    struct.pack_into("<IQ8x2Q", sb, 0xA0, 17 + len(chunk), generation, 8 * groups, 0x341)
+    struct.pack_into("<2Q50x16s", sb, 0xC9, 1, 2 << 20, b"d" * 16)
+    struct.pack_into("<QBQ", sb, 0x32B, 256, 228, base)
+    sb[0x33C:0x33C + len(chunk)] = chunk
+    return bytes(sb[32:0x500]) + nodes
 
 
 if __name__ == "__main__":
