@@ -22,6 +22,8 @@ EXT = {
     "ext4-bigalloc": ["-t", "ext4", "-O", "bigalloc"],
     "ext4-meta-bg": ["-t", "ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"],
 }
+CORPUS = Path(__file__).resolve().parent.parent / "corpus"
+NTFS = {"fresh": [], "closed": ["log", "1.1", "2", "closed"], "used": ["log", "1.1", "0", "used"], "list": ["split"]}
 ID = "07" * 16
 MANIFEST = f"captures/web/20261121T031500Z-{ID}"
 HEADER = f'''{{"machine":"web","time":"2026-11-21T03:15:00Z","kind":"full","id":"{ID}","sequence":1,"previous":null}}'''
@@ -76,10 +78,27 @@ def main(corpus):
             run(["mkfs.vfat", "-F", width, *(["-s", "64"] if width == "12" else []), image])
             data = image.read_bytes()
             keep(corpus / "fat" / f"fat{width}", data[:64] + data[512:8 * KIB])
+        for name, edit in NTFS.items():
+            fresh(image, 2048 * KIB)
+            run(["mkntfs", "-q", "-F", "-f", "-L", "seed", image])
+            if edit:
+                run(["python3", CORPUS / "ntfs.py", image, *edit])
+            keep(corpus / "ntfs" / name, ntfs(image.read_bytes()))
         fresh(image, 160 * KIB)
         run(["mkswap", "-L", "swap", image])
         data = image.read_bytes()
         keep(corpus / "swap" / "swap", data[:8] + data[1024:1088] + data[4076:4096])
+
+
+def ntfs(data):
+    """The boot sector, and every structure with a magic of its own with its place."""
+    pieces = [data[:96]]
+    for at in range(0, len(data), KIB):
+        piece = data[at:at + KIB]
+        if piece[:4] in (b"FILE", b"INDX", b"RSTR", b"CHKD") and (piece[:4] != b"FILE" or piece[22] & 1):
+            piece = piece[:int.from_bytes(piece[24:28], "little")] if piece[:4] == b"FILE" else piece
+            pieces.append((at // KIB).to_bytes(2, "little") + len(piece).to_bytes(2, "little") + piece)
+    return b"".join(pieces)
 
 
 def fresh(image, size):
