@@ -17,6 +17,8 @@ mod layout;
 mod log;
 mod map;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use crate::{Filesystem, State, UsedBlocks, UsedMap};

@@ -8,6 +8,8 @@
 mod pending;
 mod record;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use super::layout::Layout;
 use super::superblock::Superblock;
@@ -16,6 +18,8 @@ use imager_units::{Error, Result};
 use pending::Pending;
 use record::Record;
 use ring::Recent;
+#[cfg(test)]
+pub(super) use tests::Writer;
 
 /// Why a log adds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +56,17 @@ pub(super) fn read(volume: &dyn ReadAt, sb: &Superblock, layout: &Layout) -> Res
     }
 }
 
-/// Whether nothing was written since mkfs.xfs, xfs_repair or xfs_db cleared the log (`libxfs_log_clear`): the record of
-/// an unmount at the very start, behind it blocks of the turn before, or never written.
+/// Whether nothing was written since xfs_repair or xfs_db cleared the log (`libxfs_log_clear`): at its start the record
+/// of an unmount, then blocks of zeros, then blocks of the turn before. The kernel takes that for an unmount too.
 fn was_cleared(volume: &dyn ReadAt, sb: &Superblock, layout: &Layout) -> Result<bool> {
-    let (bytes, cycle) = ring::start(volume, layout.log)?;
-    let record = Record::parse(&bytes, u64::from(cycle) << 32, sb).filter(Record::is_of_unmount);
-    let is_older = |block: &[u8]| [0, cycle.wrapping_sub(1)].contains(&ring::cycle(block));
-    Ok(record.is_some_and(|record| bytes.chunks(ring::BASIC_BLOCK_BYTES).skip(record.blocks).all(is_older)))
+    let (start, end) = ring::edges(volume, layout.log)?;
+    let turn = ring::cycle(&start);
+    let Some(record) = Record::parse(&start, u64::from(turn) << 32, sb) else { return Ok(false) };
+    let cycles = |bytes: &'_ [u8]| bytes.chunks(ring::BASIC_BLOCK_BYTES).map(ring::cycle).collect::<Vec<_>>();
+    let behind = cycles(&start).split_off(record.blocks);
+    let has_zeros = behind.first() == Some(&0);
+    let mut older = behind.into_iter().skip_while(|&cycle| cycle == 0).chain(cycles(&end));
+    Ok(record.is_of_unmount() && has_zeros && older.all(|cycle| cycle == turn.wrapping_sub(1)))
 }
 
 fn unclean(why: &str) -> Error {

@@ -78,15 +78,15 @@ struct Ring<'a> {
     blocks: u64,
 }
 
-/// The first 2 MiB of the log that lies at `log` (or all of it), and the turn of its first block.
+/// The first and the last 2 MiB of the log that lies at `log`, without what the first has of the last.
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn start(volume: &dyn ReadAt, log: Extent) -> Result<(Vec<u8>, u32)> {
+pub(super) fn edges(volume: &dyn ReadAt, log: Extent) -> Result<(Vec<u8>, Vec<u8>)> {
     let ring = Ring::new(volume, log);
-    let bytes = ring.bytes(0, ring.blocks.min(RECENT_BLOCKS))?;
-    let turn = cycle(&bytes);
-    Ok((bytes, turn))
+    let first = ring.blocks.min(RECENT_BLOCKS);
+    let last = ring.blocks.saturating_sub(RECENT_BLOCKS).max(first);
+    Ok((ring.bytes(0, first)?, ring.bytes(last, ring.blocks)?))
 }
 
 impl<'a> Ring<'a> {
