@@ -35,6 +35,7 @@ class Bench:
     def __init__(self, args, folder, binary):
         self.project, self.folder, self.binary, self.pairs = PROJECT, folder, binary, args.pairs
         self.log = folder / "last-command.log"
+        self.shared = SHARED
         self._args, self._source = args, None
 
     def source(self):

@@ -237,7 +237,48 @@ def story(bench):
             for told in stories for stage, figure in (told["seconds"] | {"from power-on to login": told["total"]}).items()]
 
 
-CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, story)}
+def filesystems(bench):
+    """A first capture and a restore of filesystems other than ext4, each against partclone's pipe for it."""
+    rows = []
+    for kind, filesystem in images.FILESYSTEMS.items():
+        peer = Partclone(bench.folder / f"{kind}.pcl.zst", bench.log, filesystem.partclone)
+        need(peer)
+        image = images.filled(bench.folder, kind, filesystem, bench.say)
+        source = images.Source(image, image, filesystem.used_extents)
+        rows += captured_and_restored(bench, kind, source, peer)
+        source.handle.close()
+        bench.clear(keep=bench.shared)
+    return rows
+
+
+def captured_and_restored(bench, kind, source, peer):
+    imager, target = bench.imager(kind), bench.folder / "target.img"
+
+    def ours(_):
+        imager.init()
+        source.warm()
+        return imager.capture(source.node)
+
+    def theirs(_):
+        source.warm()
+        return peer.capture(source.node)
+
+    def onto_junk(command):
+        def once(_):
+            images.fill_with_junk(target, source.size)
+            run = command(target)
+            if wrong := source.differing_bytes(target):
+                raise measure.CommandFailed(f"restored, but {wrong >> 10} KiB of the used blocks are wrong")
+            return run
+        return once
+
+    captures = interleave(bench.pairs, {"ours": ours, "partclone": theirs}, bench.say)
+    restores = interleave(bench.pairs, {"ours": onto_junk(imager.restore), "partclone": onto_junk(peer.restore)}, bench.say)
+    return [wall_row(f"capture of {kind}, time", captures["ours"], captures["partclone"], 0.45),
+            wall_row(f"restore of {kind} with read-back, time", restores["ours"], restores["partclone"], 0.45)]
+
+
+CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, filesystems, story)}
 
 
 def need(tool):

@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import used
@@ -16,9 +18,9 @@ BLOCK = 64 << 10
 class Source:
     """The root volume of the aged server, read through a read-only loop device where we may make one."""
 
-    def __init__(self, image, node):
+    def __init__(self, image, node, used_extents=used.used_extents):
         self.image, self.node = image, node
-        self.extents = used.used_extents(image)
+        self.extents = used_extents(image)
         self.handle = open(node, "rb", buffering=0)  # kept open, or the kernel drops the device's cache
         self.size = self.handle.seek(0, 2)
 
@@ -64,6 +66,41 @@ def root_image(project, folder, say):
     os.truncate(partial, root["size"] * 512)
     partial.rename(image)
     disk.unlink()
+    return image
+
+
+@dataclass
+class Filesystem:
+    """How one is made, what partclone calls it, and whom we ask what is used in it."""
+
+    make: list
+    partclone: str
+    used_extents: Callable
+
+
+FILESYSTEMS = {
+    "xfs": Filesystem(["mkfs.xfs", "-q", "-f", "-K"], "partclone.xfs", used.used_by_xfs),
+}
+
+
+def filled(folder, kind, filesystem, say):
+    """A volume of 2 GiB with this machine's shared files, every third of which made room for others."""
+    image, mount = folder / f"{kind}.img", folder / f"{kind}.mounted"
+    say(f"filling a volume with {kind}")
+    with open(image, "wb") as file:
+        file.truncate(2 << 30)
+    subprocess.run([*filesystem.make, image], check=True)
+    mount.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    try:
+        tree = mount / "share"
+        subprocess.run(["cp", "-a", "/usr/share", tree], check=True)
+        files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+        for path in files[::3]:
+            path.unlink()
+        subprocess.run(["cp", "-a", "/usr/share/doc", "/usr/share/locale", mount], check=True)
+    finally:
+        subprocess.run(["umount", mount], check=True)
     return image
 
 

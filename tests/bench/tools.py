@@ -73,17 +73,18 @@ class Partclone:
 
     needs = ("partclone.ext4", "zstd")
 
-    def __init__(self, image, log):
-        self.image, self.log = image, log
+    def __init__(self, image, log, program="partclone.ext4"):
+        self.image, self.log, self.program = image, log, program
+        self.needs = (program, "zstd")
 
     def capture(self, source):
         self.image.unlink(missing_ok=True)
-        pipe = f"partclone.ext4 -c -s {quote(source)} -o - -L {self.own_log()} | zstd -q -3 -T2 > {quote(self.image)}"
+        pipe = f"{self.program} -c -s {quote(source)} -o - -L {self.own_log()} | zstd -q -3 -T2 > {quote(self.image)}"
         return measure.run(pipe, self.image.parent, log=self.log)
 
     def restore(self, target):
         option = "-o" if target.is_block_device() else "-O"
-        pipe = f"zstd -q -dc {quote(self.image)} | partclone.ext4 -r -s - {option} {quote(target)} -L {self.own_log()}"
+        pipe = f"zstd -q -dc {quote(self.image)} | {self.program} -r -s - {option} {quote(target)} -L {self.own_log()}"
         return measure.run(pipe, target, log=self.log)
 
     def own_log(self):

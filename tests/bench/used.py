@@ -19,6 +19,24 @@ def used_extents(image):
     return merge(extents)
 
 
+def used_by_xfs(image):
+    """The same of an XFS image, by xfs_db."""
+    def ask(*commands):
+        words = [word for command in commands for word in ("-c", command)]
+        return subprocess.run(["xfs_db", "-r", *words, str(image)], check=True, text=True, capture_output=True).stdout
+
+    block, group, count = map(int, re.findall(r"= (\d+)", ask("sb 0", "p blocksize agblocks dblocks")))
+    runs = re.findall(r"^ +(\d+) +(\d+) +(\d+)$", ask("freesp -d"), re.M)
+    extents, position = [], 0
+    for first, length in sorted((int(number) * group + int(at), int(length)) for number, at, length in runs):
+        if first > position:
+            extents.append((position * block, (first - position) * block))
+        position = first + length
+    if position < count:
+        extents.append((position * block, (count - position) * block))
+    return merge(extents)
+
+
 def free_ranges(text):
     ranges = []
     for line in re.findall(r"^  Free blocks: (.*)$", text, re.M):
