@@ -14,12 +14,15 @@ pub fn fsck(image: &str, kind: &str) -> (Option<i32>, String) {
         kind if kind.starts_with("fat") => judge("fsck.fat", &["-n", "-v", image]),
         "ntfs" => judge("ntfsresize", &["--info", "--force", "--no-progress-bar", image]),
         "exfat" => judge("fsck.exfat", &["-n", image]),
+        "f2fs" => judge("fsck.f2fs", &["-f", "-t", "--dry-run", image]),
         "swap" => judge("swaplabel", &[image]),
         "btrfs" => crate::btrfs::check(&[image]),
         // With one group there is no second superblock to compare the first with.
         "xfs" => judge("xfs_repair", &["-n", "-o", "force_geometry", image]),
         _ => judge("e2fsck", &["-f", "-n", image]),
     };
+    // fsck.f2fs says how long it took.
+    let said: String = said.lines().filter(|line| !line.starts_with("Done: ")).collect::<Vec<_>>().join("\n");
     // A mount that ended is remembered for a moment.
     (status, said.replace(image, "IMAGE").replace("Warning!  IMAGE is mounted.\n", ""))
 }

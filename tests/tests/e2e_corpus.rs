@@ -12,7 +12,7 @@ const DOUBTED: [&str; 6] = ["dirty", "unclean", "error", "corrupt", "whole", "ex
 const FAULTY: [&str; 5] =
     ["btrfs-simple-quota", "ext4-journal-outside", "fat16-in-use", "xfs-frozen", "xfs-frozen-rmap"];
 /// One of every kind that is always run; a sample of the rest goes with them.
-const ALWAYS: [&str; 34] = [
+const ALWAYS: [&str; 36] = [
     "btrfs-default",
     "btrfs-log-in-use",
     "btrfs-set-raid5",
@@ -41,6 +41,8 @@ const ALWAYS: [&str; 34] = [
     "exfat-4k",
     "exfat-short",
     "exfat-corrupt-bitmap",
+    "f2fs-plain",
+    "f2fs-corrupt-sit",
     "swap-4k",
     "swap-hibernated",
     "ntfs-4k",

@@ -7,6 +7,7 @@
 use crate::btrfs::Btrfs;
 use crate::exfat::Exfat;
 use crate::ext::Ext;
+use crate::f2fs::F2fs;
 use crate::fat::Fat;
 use crate::md::{self, Md};
 use crate::ntfs::Ntfs;
@@ -19,7 +20,7 @@ use imager_units::{ErrorKind, Result};
 use std::error::Error;
 
 /// The filesystems whose maps we read.
-static READERS: [&dyn UsedBlocks; 7] = [&Btrfs, &Exfat, &Ext, &Fat, &Ntfs, &Swap, &Xfs];
+static READERS: [&dyn UsedBlocks; 8] = [&Btrfs, &Exfat, &Ext, &F2fs, &Fat, &Ntfs, &Swap, &Xfs];
 
 struct Candidate {
     filesystem: Filesystem,
@@ -185,11 +186,10 @@ mod tests {
         let uberblock: &[u8] = &0x00BA_B10C_u64.to_be_bytes();
         let uberblocks = [128, 129, 130, 131].map(|kib| (kib * 1024, uberblock));
         let end = |back| SIZE - back;
-        let cases: [(&str, Places<'_>); 23] = [
+        let cases: [(&str, Places<'_>); 22] = [
             ("xfs", &[(0, b"XFSB")]),
             ("btrfs", &[(65_600, b"_BHRfS_M")]),
             ("ntfs", &[(3, b"NTFS    ")]),
-            ("f2fs", &[(1024, &[0x10, 0x20, 0xF5, 0xF2])]),
             ("ReFS", &[(3, b"ReFS")]),
             ("hfsplus", &[(1024, b"H+\0\x04")]),
             ("apfs", &[(32, b"NXSB")]),

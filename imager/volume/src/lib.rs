@@ -21,6 +21,7 @@ mod bytes;
 mod detect;
 pub mod exfat;
 pub mod ext;
+pub mod f2fs;
 pub mod fat;
 mod gather;
 pub mod lvm;

@@ -103,7 +103,6 @@ static CONTAINERS: &[Signature] = &[
 ];
 
 static FILESYSTEMS: &[Signature] = &[
-    signature("f2fs", At::Start(1024), 0, &[0x10, 0x20, 0xF5, 0xF2]).id(Id::Uuid(108)),
     signature("ReFS", At::Start(0), 0, b"\0\0\0ReFS\0"),
     signature("hfsplus", At::Start(1024), 0, b"H+").check(|b, _| b.be16(2) == Some(4)),
     signature("hfsplus", At::Start(1024), 0, b"HX").check(|b, _| b.be16(2) == Some(5)),

@@ -22,19 +22,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tools::run;
 
-const TOOLS: [&str; 39] = [
+const TOOLS: [&str; 43] = [
     "blkid",
     "btrfs",
     "btrfstune",
     "debugfs",
     "dump.exfat",
+    "dump.f2fs",
     "dumpe2fs",
     "e2fsck",
     "fsck.exfat",
+    "fsck.f2fs",
     "fsck.fat",
     "mcopy",
     "mke2fs",
     "mkfs.exfat",
+    "mkfs.f2fs",
     "mkfs.fat",
     "mkfs.xfs",
     "mkntfs",
@@ -56,6 +59,7 @@ const TOOLS: [&str; 39] = [
     "python3",
     "resize2fs",
     "setfattr",
+    "sload.f2fs",
     "swaplabel",
     "tune.exfat",
     "xfs_admin",

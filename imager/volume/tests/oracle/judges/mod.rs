@@ -3,6 +3,7 @@
 pub(crate) mod btrfs;
 mod exfat;
 mod ext;
+mod f2fs;
 mod fat;
 mod ntfs;
 mod swap;
@@ -39,6 +40,7 @@ pub(crate) fn of(kind: &str) -> Judges {
         }
         "ntfs" => Judges { used: ntfs::bitmap, partclone: Some("partclone.ntfs"), copy: ntfs::copy },
         "exfat" => Judges { used: exfat::used, partclone: None, copy: exfat::copy },
+        "f2fs" => Judges { used: f2fs::used, partclone: None, copy: f2fs::copy },
         "swap" => Judges { used: swap::page, partclone: None, copy: swap::copy },
         "xfs" => Judges { used: xfs::freesp, partclone: Some("partclone.xfs"), copy: xfs::copy },
         other => panic!("nobody judges {other}"),
