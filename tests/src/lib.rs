@@ -18,6 +18,7 @@ pub mod imager;
 pub mod judge;
 pub mod junk;
 pub mod lab;
+pub mod lvm;
 pub mod medium;
 pub mod need;
 pub mod person;

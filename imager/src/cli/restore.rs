@@ -18,6 +18,7 @@ use imager::restore::{self, Options, Report};
 use imager_image::manifest::Manifest;
 use imager_units::{ByteLen, Error, ErrorKind};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(global: &Global, options: &Restore) -> Result<Status, Failure> {
@@ -200,7 +201,7 @@ fn disk_text(disk: &DiskPlan, manifest: &Manifest) -> String {
             planned.volume.key.clone(),
             planned.volume.name.clone(),
             planned.extent.start().to_string(),
-            size(planned.extent.len()),
+            size(ByteLen::new(planned.volume.size_bytes)),
             format!("{} ({})", describe_mode(planned.volume.mode), planned.content),
         ]);
     }
@@ -209,10 +210,12 @@ fn disk_text(disk: &DiskPlan, manifest: &Manifest) -> String {
         let what = "hibernated system discarded".to_owned();
         columns.row(vec!["write".to_owned(), reset.key.clone(), "swap".to_owned(), at, len, what]);
     }
-    for (key, extent) in &disk.untouched {
+    for pieces in disk.untouched.chunk_by(|(one, _), (other, _)| one == other) {
+        let Some((key, extent)) = pieces.first() else { continue };
+        let len = pieces.iter().map(|(_, extent)| extent.len()).sum();
         let name =
             manifest.volumes.iter().find(|volume| volume.key == *key).map(|volume| volume.name.clone());
-        let (at, len) = (extent.start().to_string(), size(extent.len()));
+        let (at, len) = (extent.start().to_string(), size(len));
         let uses: Vec<_> = disk.target.users_of(*extent).map(ToString::to_string).collect();
         let what = match uses.is_empty() {
             true => "untouched".to_owned(),
@@ -241,7 +244,7 @@ fn plan_json(plan: &Plan, manifest: &Manifest) -> Value {
             json!({
                 "disk": disk.disk.number, "key": planned.volume.key, "name": planned.volume.name,
                 "role": planned.volume.role, "start_byte": planned.extent.start().get(),
-                "size_bytes": planned.extent.len().get(), "content_bytes": planned.content.get(),
+                "size_bytes": planned.volume.size_bytes, "content_bytes": planned.content.get(),
             })
         });
         json!({
@@ -256,7 +259,7 @@ fn plan_json(plan: &Plan, manifest: &Manifest) -> Value {
             "writes_table": disk.table.is_some(),
             "writes_boot_code": disk.boot_code == BootCode::Write,
             "swap_resets": disk.swap_resets.iter().map(|r| &r.key).collect::<Vec<_>>(),
-            "untouched": disk.untouched.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            "untouched": disk.untouched.iter().map(|(key, _)| key).collect::<BTreeSet<_>>(),
             "in_use": in_use_json(disk),
         })
     });

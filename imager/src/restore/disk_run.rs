@@ -83,7 +83,11 @@ impl<'a> DiskRun<'a> {
                     extents: Vec::new(),
                 });
             }
-            report.untouched.push(testimony);
+            // Of a volume in several pieces there is one account.
+            match report.untouched.iter_mut().find(|known| known.key == testimony.key) {
+                Some(known) => known.add(testimony),
+                None => report.untouched.push(testimony),
+            }
         }
         Ok(())
     }

@@ -8,17 +8,15 @@ use super::disk_run::DiskRun;
 use super::outside;
 use super::plan::BootCode;
 use super::shield::Shield;
-use super::target::{Writer, window};
-use imager_disk::{Access, Device, WriteAt};
-use imager_units::{Error, ErrorKind, Extent, Result};
+use super::target::Writer;
+use imager_disk::{Access, Device};
+use imager_units::{ByteOffset, Error, ErrorKind, Extent, Result};
 use std::sync::Arc;
 
 /// The open nodes of a disk.
 pub(super) struct Ground {
-    /// Hibernated swap volumes, as the plan has them.
-    pub(super) resets: Vec<Box<dyn WriteAt>>,
-    /// The volumes, as the plan has them.
-    pub(super) volumes: Vec<Box<dyn WriteAt>>,
+    /// The partitions that are written through, with their places.
+    parts: Vec<(Extent, Arc<Writer>)>,
     /// The disk, unless it is written through its partitions.
     whole: Option<Arc<Writer>>,
     _shield: Option<Shield>,
@@ -33,10 +31,10 @@ impl Ground {
         let plan = run.plan;
         let by_partition = run.is_in_place() && plan.target.is_block && plan.disk.table.kind != "none";
         let whole = if by_partition { None } else { Some(Arc::new(run.open_whole()?)) };
-        let mut ground = Self { resets: Vec::new(), volumes: Vec::new(), whole, _shield: None };
+        let mut ground = Self { parts: Vec::new(), whole, _shield: None };
         ground.claim_parts(run)?;
         if by_partition {
-            ground._shield = Some(Shield::raise(&plan.target, &parts(run))?);
+            ground._shield = Some(Shield::raise(&plan.target, &plan.parts)?);
         }
         if plan.boot_code == BootCode::Keep && !outside::boot_code_matches(run.repository, plan)? {
             let what = format!(
@@ -49,19 +47,33 @@ impl Ground {
     }
 
     fn claim_parts(&mut self, run: &DiskRun<'_>) -> Result<()> {
-        let open = |extent: Extent| -> Result<Box<dyn WriteAt>> {
-            Ok(match &self.whole {
-                Some(whole) => Box::new(window(whole, extent)?),
-                None => Box::new(run.open(&run.plan.target.partition(extent)?.path)?),
-            })
+        if self.whole.is_some() {
+            return Ok(());
+        }
+        let open = |extent: &Extent| -> Result<_> {
+            Ok((*extent, Arc::new(run.open(&run.plan.target.partition(*extent)?.path)?)))
         };
-        let resets = run.plan.swap_resets.iter().map(|reset| open(reset.extent)).collect::<Result<_>>()?;
-        let volumes = run.plan.volumes.iter().map(|planned| open(planned.extent)).collect::<Result<_>>()?;
-        (self.resets, self.volumes) = (resets, volumes);
+        self.parts = run.plan.parts.iter().map(open).collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Writes to the disk as a whole.
+    /// What `extent` of the disk is written through, and where in that it lies.
+    ///
+    /// # Errors
+    /// `Invalid` when nothing was claimed for it.
+    pub(super) fn place(&self, extent: Extent) -> Result<(Arc<Writer>, Extent)> {
+        if let Some(whole) = &self.whole {
+            return Ok((Arc::clone(whole), extent));
+        }
+        let part = self.parts.iter().find(|(part, _)| part.contains(extent));
+        let (part, writer) = part.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("nothing was claimed to write {extent} through"))
+        })?;
+        let start = ByteOffset::ZERO.saturating_add(extent.start().saturating_since(part.start()));
+        Ok((Arc::clone(writer), Extent::between(start, start.saturating_add(extent.len()))))
+    }
+
+    /// Writes to the disk as a whole; nobody may hold a part of it meanwhile.
     ///
     /// # Errors
     /// Those of `write`; `Denied` when the disk, or a volume afterwards, came into use.
@@ -77,18 +89,11 @@ impl Ground {
         // from having the kernel make its partitions anew when it is closed (bdev_disk_changed, block/partitions/core.c).
         let target = &run.plan.target;
         let keep = |extent: &Extent| Device::open(&target.partition(*extent)?.path, Access::Read, None);
-        let kept = parts(run).iter().map(keep).collect::<Result<Vec<_>>>()?;
-        self.resets.clear();
-        self.volumes.clear();
+        let kept = run.plan.parts.iter().map(keep).collect::<Result<Vec<_>>>()?;
+        self.parts.clear();
         let written = write(&Arc::new(run.open_whole()?))?;
         self.claim_parts(run)?;
         drop(kept);
         Ok(written)
     }
-}
-
-/// What is written of a disk that keeps its table.
-fn parts(run: &DiskRun<'_>) -> Vec<Extent> {
-    let volumes = run.plan.volumes.iter().map(|volume| volume.extent);
-    volumes.chain(run.plan.swap_resets.iter().map(|reset| reset.extent)).collect()
 }

@@ -94,7 +94,8 @@ fn boot_code(plan: &DiskPlan) -> ExtentSet {
         let first = plan.volumes.iter().map(|v| v.extent.start());
         let others = plan.untouched.iter().map(|(_, extent)| extent.start());
         let resets = plan.swap_resets.iter().map(|reset| reset.extent.start());
-        let gap_end = first.chain(others).chain(resets).min().unwrap_or_default();
+        let parts = plan.parts.iter().map(|part| part.start());
+        let gap_end = first.chain(others).chain(resets).chain(parts).min().unwrap_or_default();
         let sector = ByteOffset::new(plan.disk.logical_sector_bytes.into());
         code.insert(Extent::between(sector, gap_end));
     }

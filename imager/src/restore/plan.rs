@@ -4,26 +4,24 @@
 //! by what stays the same about them and the segments; not kernel names, nor what already matches: so it can be known
 //! beforehand and confirmed by a script.
 
+mod preflight;
 mod refuse;
+mod stacked;
 
 use super::target::Target;
-use super::work::content_bytes;
-use crate::map::MapReader;
-use crate::repository::{Repository, object};
+use crate::repository::Repository;
 use crate::survey::{self, volume_key};
 use base64::Engine;
 use imager_disk::table::{RawArea, Table, TableKind};
+use imager_image::CaptureId;
 use imager_image::manifest::{Disk, Manifest, Map, Mode, Role, Run, Stack, Volume};
-use imager_image::node::Content;
-use imager_image::pack::PackRef;
-use imager_image::{CaptureId, names};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
 use imager_volume::State;
+use preflight::preflight;
 use refuse::{
     check_boot_code, check_distinct, check_entries, check_erasable, check_sets, check_volumes, denied,
     lost_table, too_small,
 };
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// What is to be done with a disk.
@@ -59,17 +57,20 @@ pub struct VolumePlan {
     pub volume: Volume,
     /// Its map.
     pub map: Map,
-    /// Where on the target.
+    /// Where on the target it, or its first piece, lies.
     pub extent: Extent,
     /// Bytes with content.
     pub content: ByteLen,
 }
 
 impl VolumePlan {
-    /// Everywhere it is recognisable: its first mebibyte and every copy of a superblock.
+    /// Everywhere it is recognisable: its first mebibyte and every copy of a superblock. Of a physical volume only its
+    /// own structures: others may begin within the first mebibyte.
     pub fn head(&self) -> ExtentSet {
         let bounds = Extent::first(ByteLen::new(self.map.size_bytes));
-        let mut head = ExtentSet::from(Extent::first(ByteLen::new(1 << 20)).intersection(bounds));
+        let own = !matches!(self.volume.stack, Some(Stack::Physical { .. }));
+        let front = Extent::first(if own { ByteLen::new(1 << 20) } else { ByteLen::ZERO });
+        let mut head = ExtentSet::from(front.intersection(bounds));
         head.extend(self.volume.head.iter().map(|run| run.extent().intersection(bounds)));
         head
     }
@@ -112,7 +113,9 @@ pub struct DiskPlan {
     pub boot_code: BootCode,
     /// Hibernated swap volumes.
     pub swap_resets: Vec<SwapReset>,
-    /// Volumes of the target that are left alone: key and place.
+    /// What of a disk that keeps its table is opened to be written through: partitions, those under logical volumes too.
+    pub parts: Vec<Extent>,
+    /// Volumes of the target that are left alone: key and place; one in pieces comes once a piece.
     pub untouched: Vec<(String, Extent)>,
     /// The length a file is extended to.
     pub extend_to: Option<ByteLen>,
@@ -169,6 +172,7 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
         }
         plan.disks.push(planned);
     }
+    stacked::settle(&mut plan, manifest)?;
     for key in &request.volumes {
         let found = |disk: &DiskPlan| disk.volumes.iter().any(|planned| is_called(&planned.volume, key));
         if !plan.disks.iter().any(found) {
@@ -203,7 +207,7 @@ fn choose(manifest: &Manifest, disk: u32, request: &Request) -> Result<Vec<Volum
     }
     let wanted = |volume: &&Volume| {
         let by_default = match request.scope {
-            Scope::InPlace => matches!(volume.role, Role::Boot | Role::Os),
+            Scope::InPlace => matches!(volume.role, Role::Boot | Role::Os) && !stacked::is_frame(volume),
             Scope::BareMetal => true,
             Scope::Tables => false,
         };
@@ -219,20 +223,25 @@ fn choose(manifest: &Manifest, disk: u32, request: &Request) -> Result<Vec<Volum
 }
 
 fn volume_plan(disk: &Disk, volume: Volume) -> Result<VolumePlan> {
-    let ([segment], None | Some(Stack::Member { .. })) = (volume.segments.as_slice(), &volume.stack) else {
-        let what =
-            format!("volume {} belongs to a volume group, which this version cannot write", volume.key);
-        return Err(Error::unsupported(what));
+    let segment = match (volume.segments.as_slice(), &volume.stack) {
+        // Where the others lie is looked at together with the group.
+        ([segment], _) | ([segment, ..], Some(Stack::Logical { .. })) => segment,
+        _ => {
+            return Err(Error::corrupt(format!(
+                "volume {} lies in pieces that nothing explains",
+                volume.key
+            )));
+        }
     };
     let extent = Extent::new(ByteOffset::new(segment.start_byte), ByteLen::new(segment.len_bytes))
         .filter(|extent| segment.disk == disk.number && extent.end().get() <= disk.size_bytes)
         .ok_or_else(|| Error::corrupt(format!("volume {} lies outside its disk", volume.key)))?;
-    let is_inside = |run: &Run| run.0.checked_add(run.1).is_some_and(|end| end <= segment.len_bytes);
+    let is_inside = |run: &Run| run.0.checked_add(run.1).is_some_and(|end| end <= volume.size_bytes);
     if !volume.head.iter().all(is_inside) {
         return Err(Error::corrupt(format!("the head of volume {} lies outside it", volume.key)));
     }
     match volume.map.clone() {
-        Some(map) if map.size_bytes == segment.len_bytes => {
+        Some(map) if map.size_bytes == volume.size_bytes => {
             Ok(VolumePlan { volume, map, extent, content: ByteLen::ZERO })
         }
         _ => Err(Error::corrupt(format!("volume {} and its map differ in size", volume.key))),
@@ -263,7 +272,9 @@ fn in_place(
     for volume in chosen {
         volumes.push(volume_plan(disk, volume)?);
     }
-    target.check_free_at(&volumes.iter().map(|planned| planned.extent).collect::<Vec<_>>())?;
+    // What logical volumes lie in is asked for when that is known.
+    let own = volumes.iter().filter(|planned| !stacked::is_logical(&planned.volume));
+    target.check_free_at(&own.map(|planned| planned.extent).collect::<Vec<_>>())?;
     let end = volumes.iter().map(|v| v.extent.end()).max().unwrap_or_default();
     let size = ByteLen::new(disk.size_bytes);
     let extend_to = (!target.is_block && target.geometry.size < size).then_some(size);
@@ -310,8 +321,20 @@ fn in_place(
     target.check_free_at(&swap_resets.iter().map(|reset| reset.extent).collect::<Vec<_>>())?;
     let asked = is_divided && request.volumes.is_empty();
     let boot_code = if asked { BootCode::Write } else { BootCode::Leave };
-    let (disk, scope) = (disk.clone(), Scope::InPlace);
-    Ok(DiskPlan { disk, target, scope, volumes, table: None, boot_code, swap_resets, untouched, extend_to })
+    let written = volumes.iter().filter(|planned| !stacked::is_logical(&planned.volume));
+    let parts = written.map(|planned| planned.extent).chain(swap_resets.iter().map(|reset| reset.extent));
+    Ok(DiskPlan {
+        disk: disk.clone(),
+        scope: Scope::InPlace,
+        parts: parts.collect(),
+        target,
+        volumes,
+        table: None,
+        boot_code,
+        swap_resets,
+        untouched,
+        extend_to,
+    })
 }
 
 fn swap_reset(volume: &survey::Volume) -> Result<Option<SwapReset>> {
@@ -351,6 +374,7 @@ fn tables(disk: &Disk, target: Target) -> Result<DiskPlan> {
         table,
         boot_code: BootCode::Leave,
         swap_resets,
+        parts: Vec::new(),
         untouched,
         extend_to,
     })
@@ -397,65 +421,10 @@ fn bare_metal(
         table,
         boot_code: BootCode::Write,
         swap_resets,
+        parts: Vec::new(),
         untouched,
         extend_to,
     })
-}
-
-/// Reads a whole map and checks that every pack it refers to is there; says how many bytes have content.
-fn preflight(repository: &Repository, map: &Map) -> Result<ByteLen> {
-    read_whole_map(repository, map).map_err(|error| match error.kind() {
-        // A pack of the map that is gone is damage, not a name that somebody mistyped.
-        ErrorKind::NotFound => Error::with_source(ErrorKind::Corrupt, "a pack of its map is missing", error),
-        _ => error,
-    })
-}
-
-fn read_whole_map(repository: &Repository, map: &Map) -> Result<ByteLen> {
-    let mut packs: HashSet<PackRef> = HashSet::new();
-    let mut reader = MapReader::new(repository.frames()?, map)?;
-    let total = content_bytes(&mut reader)?;
-    let mut reader = MapReader::new(repository.frames()?, map)?;
-    for block in reader.blocks_with_content() {
-        let (_, entry) = block?;
-        if let Content::Data(_, location) = entry.content {
-            packs.insert(location.pack);
-        }
-    }
-    let mut moved = HashSet::new();
-    for pack in packs {
-        let len = repository.store().len(&object(names::pack(pack.id))?)?;
-        if len != Some(ByteLen::new(pack.len.into())) {
-            if repository.store().len(&object(names::moved(pack.id, 0))?)?.is_none() {
-                let how = if len.is_none() { "is missing" } else { "has the wrong length" };
-                return Err(Error::corrupt(format!("pack {} {how}; nothing was written", pack.id)));
-            }
-            moved.insert(pack);
-        }
-    }
-    if !moved.is_empty() {
-        check_moved(repository, map, &moved)?;
-    }
-    Ok(total)
-}
-
-/// Checks that what is needed of these packs is where it moved.
-fn check_moved(repository: &Repository, map: &Map, moved: &HashSet<PackRef>) -> Result<()> {
-    let mut reader = MapReader::new(repository.frames()?, map)?;
-    let mut last = None;
-    for block in reader.blocks_with_content() {
-        let Content::Data(_, location) = block?.1.content else { continue };
-        let frame = (location.pack, location.frame);
-        if moved.contains(&location.pack) && last != Some(frame) {
-            last = Some(frame);
-            if repository.locate(&location)?.is_none() {
-                let what =
-                    format!("pack {} is missing, and some of what moved out of it too", location.pack.id);
-                return Err(Error::corrupt(format!("{what}; nothing was written")));
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Plan {
@@ -472,6 +441,9 @@ impl Plan {
             let mut line = format!("\n{} {scope} {}", disk.disk.number, disk.target.constant_name());
             for volume in &disk.volumes {
                 line.push_str(&format!("\n{} {}", volume.volume.key, volume.extent));
+                for piece in volume.volume.segments.iter().skip(1) {
+                    line.push_str(&format!(" {}:{}+{}", piece.disk, piece.start_byte, piece.len_bytes));
+                }
             }
             hasher.update(line.as_bytes());
         }

@@ -55,9 +55,7 @@ fn nodes(disk: &DiskPlan) -> Vec<PathBuf> {
     if !target.is_block {
         return Vec::new();
     }
-    let volumes = disk.volumes.iter().map(|volume| volume.extent);
-    let written: Vec<_> = volumes.chain(disk.swap_resets.iter().map(|reset| reset.extent)).collect();
-    let is_written = |extent| disk.scope == Scope::InPlace && written.contains(extent);
+    let is_written = |extent| disk.scope == Scope::InPlace && disk.parts.contains(extent);
     let partitions = target.partitions.iter().filter(|partition| is_written(&partition.extent));
     std::iter::once(target.path.clone()).chain(partitions.map(|partition| partition.path.clone())).collect()
 }

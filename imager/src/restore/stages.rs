@@ -8,13 +8,15 @@
 use super::disk_run::DiskRun;
 use super::ground::Ground;
 use super::plan::{BootCode, Scope, VolumePlan};
+use super::target::Writer;
 use super::volume::Job;
 use super::volumes::Bodies;
 use super::{Report, outside};
 use crate::monitor::check_cancelled;
-use imager_disk::WriteAt;
+use imager_disk::{Segment, Window, WriteAt};
 use imager_image::manifest::Role;
-use imager_units::{ByteOffset, Context, Result};
+use imager_units::{ByteOffset, Context, Error, ErrorKind, Result};
+use std::sync::Arc;
 
 /// A disk, and what it is written through.
 struct Site<'a> {
@@ -36,20 +38,24 @@ pub(super) fn carry_out(runs: &[DiskRun<'_>], report: &mut Report) -> Result<()>
     let mut sites = runs.iter().map(Site::claim).collect::<Result<Vec<_>>>()?;
     each(&mut sites, Site::wipe)?;
     let order = order(runs);
-    let mut bodies = Bodies::write(repository, &jobs(&sites, &order), monitor)?;
+    let mut targets = open(&sites, &order)?;
+    let mut bodies = Bodies::write(repository, &jobs(&sites, &order, &targets), monitor)?;
     if differ_beside(&sites)? {
-        bodies.clear_heads(&jobs(&sites, &order))?;
+        bodies.clear_heads(&jobs(&sites, &order, &targets))?;
     }
     let mark = |sites: &mut [Site<'_>], n: usize, is_damaged: bool| {
         let site = order.get(n).and_then(|(site, _)| sites.get_mut(*site));
         site.into_iter().for_each(|site| site.is_damaged |= is_damaged);
     };
     (0..order.len()).for_each(|n| mark(&mut sites, n, bodies.is_damaged(n)));
+    targets.clear();
     each(&mut sites, |site| site.write_beside(report))?;
-    let outcomes = bodies.write_heads(repository, &jobs(&sites, &order), monitor)?;
+    targets = open(&sites, &order)?;
+    let outcomes = bodies.write_heads(repository, &jobs(&sites, &order, &targets), monitor)?;
+    drop(targets);
     for (n, (place, outcome)) in order.iter().zip(&outcomes).enumerate() {
         mark(&mut sites, n, !outcome.damaged.is_empty());
-        if let Some((planned, _)) = volume(&sites, *place) {
+        if let Some(planned) = volume(&sites, *place) {
             report.book(planned, outcome);
         }
     }
@@ -90,17 +96,46 @@ fn order(runs: &[DiskRun<'_>]) -> Vec<Place> {
     order
 }
 
-fn volume<'s>(sites: &'s [Site<'_>], (site, volume): Place) -> Option<(&'s VolumePlan, &'s dyn WriteAt)> {
-    let site = sites.get(site)?;
-    Some((site.run.plan.volumes.get(volume)?, &**site.ground.volumes.get(volume)?))
+fn volume<'s>(sites: &'s [Site<'_>], (site, volume): Place) -> Option<&'s VolumePlan> {
+    sites.get(site)?.run.plan.volumes.get(volume)
 }
 
-fn jobs<'s>(sites: &'s [Site<'_>], order: &[Place]) -> Vec<Job<'s>> {
-    order.iter().filter_map(|place| job(sites, *place)).collect()
+/// A volume as it is written: its pieces, on whatever disks.
+type Target = Window<Arc<Writer>>;
+
+/// The targets of all volumes; while there are any, their disks cannot be written as a whole.
+fn open(sites: &[Site<'_>], order: &[Place]) -> Result<Vec<Target>> {
+    let planned = order.iter().filter_map(|place| volume(sites, *place));
+    planned.map(|planned| target(sites, planned)).collect()
 }
 
-fn job<'s>(sites: &'s [Site<'_>], place: Place) -> Option<Job<'s>> {
-    let (planned, target) = volume(sites, place)?;
+fn target(sites: &[Site<'_>], planned: &VolumePlan) -> Result<Target> {
+    let (mut writers, mut pieces): (Vec<Arc<Writer>>, Vec<Segment>) = (Vec::new(), Vec::new());
+    for segment in &planned.volume.segments {
+        let site = sites.iter().find(|site| site.run.plan.disk.number == segment.disk);
+        let site = site.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("volume {} lies on a disk that is no target", planned.volume.key),
+            )
+        })?;
+        let (writer, extent) = site.ground.place(segment.extent())?;
+        let known = writers.iter().position(|known| Arc::ptr_eq(known, &writer));
+        let disk = known.unwrap_or(writers.len());
+        if known.is_none() {
+            writers.push(writer);
+        }
+        pieces.push(Segment { disk, extent });
+    }
+    Window::new(writers, pieces)
+}
+
+fn jobs<'s>(sites: &'s [Site<'_>], order: &[Place], targets: &'s [Target]) -> Vec<Job<'s>> {
+    order.iter().zip(targets).filter_map(|(place, target)| job(sites, *place, target)).collect()
+}
+
+fn job<'s>(sites: &'s [Site<'_>], place: Place, target: &'s Target) -> Option<Job<'s>> {
+    let planned = volume(sites, place)?;
     Some(Job {
         label: format!("volume {}", planned.volume.key),
         map: &planned.map,
@@ -148,7 +183,9 @@ impl<'a> Site<'a> {
 
     /// A system that is put back must never wake up with the memory of another one: it is not recognisable yet.
     fn reset_swap(&self, report: &mut Report) -> Result<()> {
-        for (reset, place) in self.run.plan.swap_resets.iter().zip(&self.ground.resets) {
+        for reset in &self.run.plan.swap_resets {
+            let (writer, extent) = self.ground.place(reset.extent)?;
+            let place = Window::part(writer, extent)?;
             place.write_all_at(ByteOffset::ZERO, &reset.page)?;
             place.flush()?;
             report.written_bytes += reset.page.len() as u64;

@@ -59,6 +59,18 @@ pub struct Untouched {
     pub written_bytes: Option<u64>,
 }
 
+impl Untouched {
+    /// Adds what is known of another piece of the same volume.
+    pub(super) fn add(&mut self, piece: Self) {
+        self.unchanged = match (self.unchanged, piece.unchanged) {
+            (Some(one), Some(other)) => Some(one && other),
+            _ => None,
+        };
+        self.in_use |= piece.in_use;
+        self.written_bytes = None;
+    }
+}
+
 /// Takes the digests of volumes (key, place) before anything is written.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! What volumes have to do with each other: a logical volume lies in physical ones, members make an array.
 
+use super::{Run, Segment};
+use imager_units::Extent;
 use serde::{Deserialize, Serialize};
 
 /// What a volume is a part of, or what it was cut out of.
@@ -37,4 +39,11 @@ pub enum Stack {
         /// Which of them this is; `null` for a spare or one that failed.
         role: Option<u32>,
     },
+}
+
+impl Segment {
+    /// The piece as an extent, empty when it would leave 64 bits.
+    pub fn extent(self) -> Extent {
+        Run(self.start_byte, self.len_bytes).extent()
+    }
 }

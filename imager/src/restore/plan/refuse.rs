@@ -119,7 +119,7 @@ pub(super) fn check_volumes(disk: &Disk, table: Option<&Table>, volumes: &[Volum
             disk.number
         )));
     }
-    for planned in volumes {
+    for planned in volumes.iter().filter(|planned| !super::stacked::is_logical(&planned.volume)) {
         let number = planned.volume.partition.as_ref().map(|partition| partition.number);
         let place = match table {
             Some(table) => {
