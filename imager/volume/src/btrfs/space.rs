@@ -62,10 +62,9 @@ impl<'a> Space<'a> {
     }
 
     fn take_extent(&mut self, logical: u64, len: u64) -> Result<()> {
-        let (number, chunk) = self.chunks.around(logical, len)?;
-        let is_aligned = |at: u64| at.checked_rem(self.sector_bytes) == Some(0);
-        if len == 0 || logical < self.end || !is_aligned(logical) || !is_aligned(len) {
-            return Err(Error::corrupt(format!("the extent of {len} bytes at {logical:#x} cannot be")));
+        let (number, chunk) = self.around(logical, len)?;
+        if logical < self.end {
+            return Err(Error::corrupt(format!("the extent at {logical:#x} lies over another")));
         }
         self.end = logical.saturating_add(len);
         if let Some(group) = self.groups.get_mut(number) {
@@ -76,6 +75,15 @@ impl<'a> Space<'a> {
         }
         self.map(chunk, logical, len);
         Ok(())
+    }
+
+    /// The chunk around an extent, which must be of whole sectors.
+    fn around(&self, logical: u64, len: u64) -> Result<(usize, &'a Chunk)> {
+        let is_aligned = |at: u64| at.checked_rem(self.sector_bytes) == Some(0);
+        if len == 0 || !is_aligned(logical) || !is_aligned(len) {
+            return Err(Error::corrupt(format!("the extent of {len} bytes at {logical:#x} cannot be")));
+        }
+        self.chunks.around(logical, len)
     }
 
     fn take_group(&mut self, key: Key, data: &[u8]) -> Result<()> {
@@ -96,7 +104,7 @@ impl<'a> Space<'a> {
     /// # Errors
     /// `Corrupt` when no chunk has them.
     pub(super) fn add_uncounted(&mut self, logical: u64, len: u64) -> Result<()> {
-        let (_, chunk) = self.chunks.around(logical, len)?;
+        let (_, chunk) = self.around(logical, len)?;
         self.map(chunk, logical, len);
         Ok(())
     }
