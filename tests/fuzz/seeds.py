@@ -84,6 +84,19 @@ def main(corpus):
             if edit:
                 run(["python3", CORPUS / "ntfs.py", image, *edit])
             keep(corpus / "ntfs" / name, ntfs(image.read_bytes()))
+        for cluster in ("512", "4096"):
+            fresh(image, 8192 * KIB)
+            run(["mkfs.exfat", "-b", "512", "-c", cluster, "-L", "seed", image])
+            data = image.read_bytes()
+            fat, heap = (512 * int.from_bytes(data[at:at + 4], "little") for at in (80, 88))
+            keep(corpus / "exfat" / cluster, data[64:128] + data[fat:fat + 256] + data[heap:heap + 16 * KIB])
+        fresh(image, 65536 * KIB)
+        run(["mkfs.f2fs", "-q", "-f", image])
+        data = image.read_bytes()
+        at = {name: 4096 * int.from_bytes(data[1024 + field:1028 + field], "little") for name, field in (("cp", 76), ("sit", 80))}
+        summary = at["cp"] + 4096 * int.from_bytes(data[at["cp"] + 140:at["cp"] + 144], "little") + 507
+        parts = ((1024, 128), (at["cp"], 512), (summary, 600), (at["sit"], 4096))
+        keep(corpus / "f2fs" / "fresh", b"".join(data[start:start + length] for start, length in parts))
         fresh(image, 160 * KIB)
         run(["mkswap", "-L", "swap", image])
         data = image.read_bytes()
