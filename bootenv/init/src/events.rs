@@ -65,9 +65,7 @@ fn follow(socket: &OwnedFd, modules: Option<&Modules>, changes: &Changes) {
 
 /// Some events were lost: what they were about is looked for.
 fn rescan(modules: Option<&Modules>) {
-    for name in protect::known().unwrap_or_default() {
-        protect_and_say(&name);
-    }
+    protect_soon(protect::known().unwrap_or_default());
     power::watch_known();
     if let Some(modules) = modules {
         modules.look();
@@ -79,11 +77,11 @@ fn handle(message: &[u8], modules: Option<&Modules>) {
         message.split(|byte| *byte == 0).filter_map(|field| std::str::from_utf8(field).ok()).collect();
     let value = |name: &str| fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     match (value("ACTION"), value("SUBSYSTEM"), value("DEVNAME")) {
-        (Some("add"), Some("block"), Some(name)) => protect_and_say(name),
+        (Some("add"), Some("block"), Some(name)) => protect_soon(vec![name.to_owned()]),
         // Whenever a mapping gets a table it takes the protection of that (`do_resume` in drivers/md/dm-ioctl.c).
         (Some("change"), Some("block"), Some(name)) if name.starts_with("dm-") => {
             protect::forget(name);
-            protect_and_say(name);
+            protect_soon(vec![name.to_owned()]);
         }
         (Some("add"), Some("input"), Some(name)) => power::watch(name),
         _ => {}
@@ -93,8 +91,10 @@ fn handle(message: &[u8], modules: Option<&Modules>) {
     }
 }
 
-fn protect_and_say(name: &str) {
-    if let Err(error) = protect::protect(name) {
-        log::failed(&format!("write-protecting {name}: {}", log::chain(&error)), protect::NEXT);
+/// Not waited for: no disk stands behind one that does not answer.
+fn protect_soon(names: Vec<String>) {
+    let spawned = thread::Builder::new().name("protect".to_owned()).spawn(move || protect::protect(&names));
+    if let Err(error) = spawned {
+        log::failed(&format!("write-protecting what came: {error}"), protect::NEXT);
     }
 }

@@ -137,15 +137,7 @@ fn devices(changes: &Changes) {
 }
 
 fn protect_known() -> usize {
-    let names = step("looking for disks", protect::known()).unwrap_or_default();
-    let mut count = 0;
-    for name in names {
-        match protect::protect(&name) {
-            Ok(is_disk) => count += usize::from(is_disk),
-            Err(error) => log::failed(&format!("write-protecting {name}: {}", chain(&error)), protect::NEXT),
-        }
-    }
-    count
+    protect::protect(&step("looking for disks", protect::known()).unwrap_or_default())
 }
 
 /// The result of a step; what failed is told.

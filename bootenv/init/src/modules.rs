@@ -16,6 +16,8 @@ use std::time::Duration;
 const TOGETHER: usize = 200;
 /// How long drivers may take to look at their devices.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Whether drivers look at their devices in their own time; Linux 6.3 or newer (kernel/module/main.c).
+const IN_THEIR_TIME: &str = "/sys/module/module/parameters/async_probe";
 /// What no device asks for.
 const ALWAYS: [&str; 5] = ["efivarfs", "loop", "usbhid", "atkbd", "sd_mod"];
 
@@ -91,6 +93,9 @@ fn load_some(names: &[&str]) {
         "a driver has not come back for {} s; the others are loaded meanwhile, dmesg may say more",
         PATIENCE.as_secs()
     ));
+    // Loading any driver ends with a wait for every disk that is being looked at (`async_synchronize_full`), so one that
+    // never answers would keep all others waiting, even a driver for what it builds on.
+    drop(fs::write(IN_THEIR_TIME, "1"));
     for name in names {
         let name = (*name).to_owned();
         let load = move || drop(program::run_within(PATIENCE, "modprobe", &["-b", "-q", "--", &name]));

@@ -4,6 +4,7 @@
 //! A device is protected once, when it comes: a restore may be writing to it when anybody looks again. Which ones were
 //! is kept in a file, so that a manager that was started again knows it too.
 
+use crate::log;
 use imager_disk::{Access, Device, Protection};
 use imager_units::{Context, Error, ErrorKind, Result};
 use nix::errno::Errno;
@@ -12,10 +13,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Memory that looks like a disk, and drives whose opening moves something.
 const NOT_DISKS: [&str; 4] = ["loop", "ram", "zram", "fd"];
@@ -33,32 +34,30 @@ static PROTECTED: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(|| {
     Mutex::new(kept.lines().filter_map(|line| line.parse().ok()).collect())
 });
 
-/// Has a disk or partition refuse writes, by the kernel's name, unless it was done before; `false` for what is no disk.
+/// Those that were asked and have not answered in time. They are not asked again meanwhile, nor told of again.
+static SILENT: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
+
+/// Has disks and partitions refuse writes, by the kernel's names, unless it was done before; what fails is told. How many
+/// of these refuse writes now.
 ///
-/// # Errors
-/// `Io` when it cannot be opened, or will not, or does not answer.
-pub(crate) fn protect(name: &str) -> Result<bool> {
-    if !is_disk(name) {
-        return Ok(false);
+/// All are asked side by side: however many never answer, nobody waits for longer than for one.
+pub(crate) fn protect(names: &[String]) -> usize {
+    let until = Instant::now() + ANSWER;
+    let asked: Vec<_> = names.iter().filter(|name| is_disk(name)).map(|name| (name, ask(name))).collect();
+    let mut count = 0;
+    for (name, asked) in asked {
+        match asked.and_then(|asked| asked.answer(name, until)) {
+            Ok(is_done) => count += usize::from(is_done),
+            Err(error) => log::failed(&format!("write-protecting {name}: {}", log::chain(&error)), NEXT),
+        }
     }
-    let Some(id) = id(name) else { return Ok(false) };
-    if PROTECTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
-        return Ok(true);
-    }
-    let is_done = within(ANSWER, name)?;
-    if is_done {
-        PROTECTED.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        let file = File::options().append(true).create(true).open(FILE);
-        // Without it a manager that starts again protects once more, which is the safe side.
-        drop(file.and_then(|mut file| writeln!(file, "{id}")));
-    }
-    Ok(is_done)
+    count
 }
 
 /// Has the next [`protect`] do it again.
 pub(crate) fn forget(name: &str) {
     if let Some(id) = id(name) {
-        PROTECTED.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        held(&PROTECTED).remove(&id);
     }
 }
 
@@ -74,15 +73,67 @@ pub(crate) fn known() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn within(most: Duration, name: &str) -> Result<bool> {
-    let (sender, answer) = sync_channel(1);
+enum Asked {
+    Before(bool),
+    Now(u64, Receiver<Result<bool>>),
+}
+
+fn ask(name: &str) -> Result<Asked> {
+    let Some(id) = id(name) else { return Ok(Asked::Before(false)) };
+    if held(&PROTECTED).contains(&id) {
+        return Ok(Asked::Before(true));
+    }
+    if held(&SILENT).contains(&id) {
+        return Ok(Asked::Before(false));
+    }
+    let (sender, receiver) = sync_channel(1);
     let own = name.to_owned();
+    let work = move || {
+        let answer = set(&own);
+        let is_done = matches!(answer, Ok(true));
+        if is_done {
+            note(id);
+        }
+        // In this order, for whoever gives up just now.
+        drop(sender.send(answer));
+        if held(&SILENT).remove(&id) && is_done {
+            log::say(&format!("/dev/{own} answers after all, and is write-protected"));
+        }
+    };
     let spawned = thread::Builder::new().name(format!("protect {name}"));
-    spawned.spawn(move || drop(sender.send(set(&own)))).context(|| "starting a thread".to_owned())?;
-    answer.recv_timeout(most).unwrap_or_else(|_| {
-        let what = format!("/dev/{name} does not answer for {} s", most.as_secs());
-        Err(Error::new(ErrorKind::Io, what))
-    })
+    spawned.spawn(work).context(|| "starting a thread".to_owned())?;
+    Ok(Asked::Now(id, receiver))
+}
+
+impl Asked {
+    /// Whether it refuses writes; `false` for what holds nothing.
+    fn answer(self, name: &str, until: Instant) -> Result<bool> {
+        let (id, receiver) = match self {
+            Self::Before(is_done) => return Ok(is_done),
+            Self::Now(id, receiver) => (id, receiver),
+        };
+        if let Ok(answer) = receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            return answer;
+        }
+        let mut silent = held(&SILENT);
+        // Who answers only now takes its number out after this.
+        receiver.try_recv().unwrap_or_else(|_| {
+            silent.insert(id);
+            let what = format!("/dev/{name} does not answer for {} s", ANSWER.as_secs());
+            Err(Error::new(ErrorKind::Io, what))
+        })
+    }
+}
+
+fn note(id: u64) {
+    held(&PROTECTED).insert(id);
+    let file = File::options().append(true).create(true).open(FILE);
+    // Without it a manager that starts again protects once more, which is the safe side.
+    drop(file.and_then(|mut file| writeln!(file, "{id}")));
+}
+
+fn held(set: &'static Mutex<HashSet<u64>>) -> MutexGuard<'static, HashSet<u64>> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn set(name: &str) -> Result<bool> {
