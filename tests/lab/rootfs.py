@@ -13,7 +13,9 @@ linux-image-cloud-amd64 initramfs-tools zstd e2fsprogs grub-pc-bin grub-efi-amd6
 AGED = SMALL + """linux-image-amd64 build-essential clang git vim postgresql mariadb-server nginx redis-server postfix
 dovecot-imapd default-jdk-headless golang-go nodejs php-cli python3-scipy python3-pandas locales-all samba man-db
 manpages-dev""".split()
-PACKAGES = {"small": SMALL, "aged": AGED}
+# What a server needs whose volumes lie in a volume group or on mirrors.
+STACKED = [*SMALL, "lvm2", "mdadm"]
+PACKAGES = {"small": SMALL, "aged": AGED, "stacked": STACKED}
 
 # The BIOS stage of GRUB, made inside where its modules are. It looks for /boot by label, so it fits every seed.
 GRUB_HOOK = r"""

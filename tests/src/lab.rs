@@ -10,8 +10,10 @@
 
 mod desk;
 mod firmware;
+pub mod group;
 mod hardware;
 mod machine;
+pub mod mirror;
 mod qmp;
 mod serial;
 mod server;

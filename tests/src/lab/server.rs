@@ -3,7 +3,7 @@
 use super::machine::{Machine, Moment};
 use crate::imager::Imager;
 use crate::scratch::Scratch;
-use crate::{MIB, judge, junk, recipe};
+use crate::{MIB, judge, junk, recipe, tool};
 use serde_json::Value;
 use std::path::Path;
 
@@ -106,7 +106,10 @@ impl Server {
             if !volume.kind.is_empty() {
                 let part = scratch.name("part");
                 judge::extract(disks.1, volume.start, volume.len, &part);
-                let (status, said) = judge::fsck(&part, &volume.kind);
+                let (status, said) = match volume.kind.as_str() {
+                    "linux_raid_member" => tool::judge("mdadm", &["--examine", &part]),
+                    kind => judge::fsck(&part, kind),
+                };
                 assert_eq!(status, Some(0), "{what}: {said}");
             }
         }
@@ -125,9 +128,11 @@ impl Server {
         machine.expect("root@server");
         // Otherwise long lines are broken, and services may say something in between.
         let (code, said) = machine.run("stty cols 1000; dmesg -n 1; systemctl is-system-running --wait; systemctl --failed --no-legend --plain");
-        let state = said.lines().next().unwrap_or_default().trim().to_owned();
+        // A shell whose line was too long for the terminal may say spaces.
+        let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+        let state = lines.next().unwrap_or_default().to_owned();
         assert_eq!(
-            (code, state.as_str(), said.lines().count()),
+            (code, state.as_str(), 1 + lines.count()),
             (0, "running", 1),
             "no unit has failed: {said}"
         );
