@@ -25,7 +25,8 @@ pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
     if global.json {
         print_json(&json!({ "captures": rows, "damaged": damaged }));
     } else {
-        print(&to_text(&rows));
+        let is_empty = rows.is_empty() && damaged.is_empty();
+        print(&if is_empty { none_text(options.machine.as_deref()) } else { to_text(&rows) });
         damaged.iter().for_each(|damaged| print(&format!("DAMAGED: {damaged}\n")));
     }
     Ok(status)
@@ -128,6 +129,14 @@ fn row_json(manifest: &Manifest) -> Value {
         "age_against_schedule": Value::Null,
         "problems": manifest.problems.len(),
     })
+}
+
+/// An empty table would leave open whether a name is right.
+fn none_text(machine: Option<&str>) -> String {
+    match machine {
+        Some(machine) => format!("there are no captures of {machine}\n"),
+        None => "there are no captures\n".to_owned(),
+    }
 }
 
 fn to_text(rows: &[Value]) -> String {
