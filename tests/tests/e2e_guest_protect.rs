@@ -117,3 +117,39 @@ fn reports(guest: &mut Guest) {
             .all(|report| report["result"]["verified"] == true && report["error"] == Value::Null)
     );
 }
+
+/// What the kernel promises of a disk that refuses writes is about the disk's own node. Whatever is built on it writes
+/// all the same (`bio_check_ro` in block/blk-core.c only warns), so the rescue environment protects each mapping too.
+#[test]
+fn a_mapping_writes_to_a_protected_disk_unless_it_is_protected_itself() {
+    let scratch = Scratch::new();
+    let Some(builder) = Guest::builder() else { return };
+    let builder = builder.program("blockdev").program("dmsetup").module("dm_mod");
+    let disk = scratch.file("disk.img", 16 * MIB);
+    let mut guest = builder.disk(&disk, Disk::Virtio, SERIAL).boot();
+    guest.expect_node("/dev/vda");
+    let create =
+        |name: &str| format!("echo '0 2048 linear /dev/vda 0' | DM_DISABLE_UDEV=1 dmsetup create {name}");
+    guest.sh(&create("before"));
+    guest.sh("blockdev --setro /dev/vda");
+    guest.sh(&create("after"));
+    for (number, name) in ["before", "after"].iter().enumerate() {
+        let node = format!("/dev/dm-{number}");
+        guest.expect_node(&node);
+        let mut try_write = |to: &str| {
+            let line = format!(
+                "w() {{ set -- $(cat /sys/block/vda/stat); echo $7; }}; a=$(w); \
+                 r=0; dd if=/dev/zero of={to} bs=4096 count=1 conv=fsync 2>/dev/null || r=1; echo $r $(($(w) - a))"
+            );
+            guest.sh(&line).trim().to_owned()
+        };
+        assert_eq!(try_write("/dev/vda"), "1 0", "the disk");
+        // The eight sectors are on the disk.
+        assert_eq!(try_write(&node), "0 8", "the mapping made {name}");
+        guest.ok(&["blockdev", "--setro", &node]);
+        assert_eq!(guest.run(&["dd", "if=/dev/zero", &format!("of={node}"), "bs=4096", "count=1"]).code, 1);
+        guest.ok(&["dmsetup", "remove", name]);
+    }
+    guest.sh("dmesg | grep -q 'read-only block'");
+    guest.end();
+}
