@@ -4,6 +4,7 @@
 use halfhour_tests::lab::{Bus, Firmware, Hardware, Machine, Server, Share, Start, group, mirror};
 use halfhour_tests::{Scratch, junk, medium, need, recipe};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::path::Path;
 
 const SERIALS: [&str; 2] = ["LAB0003", "LAB0004"];
@@ -31,6 +32,7 @@ fn xfs_comes_back(firmware: Firmware, options: &[&str]) {
         disks: vec![disk],
         data: "data",
         is_told: true,
+        loss: Loss::System,
         is_so: "stat -f -c %T / | grep -qx xfs",
     };
     let Some(captured) = story.comes_back() else { return };
@@ -39,14 +41,29 @@ fn xfs_comes_back(firmware: Firmware, options: &[&str]) {
     assert_eq!(root.map(|root| &root["mode"]), Some(&json!("used")), "{captured}");
 }
 
-/// By BIOS: /boot is on a mirror too.
 #[test]
 fn a_server_on_mirrors_comes_back() {
-    if !need::full() {
-        println!("skipped: HALFHOUR_FULL runs it");
-        return;
-    }
-    if !need::programs(&["mdadm"]) {
+    mirrors(Loss::System);
+}
+
+#[test]
+fn a_server_on_mirrors_comes_onto_empty_disks() {
+    mirrors(Loss::Disks);
+}
+
+#[test]
+fn a_server_in_a_volume_group_comes_back() {
+    volume_group(Loss::System);
+}
+
+#[test]
+fn a_server_in_a_volume_group_comes_onto_an_empty_disk() {
+    volume_group(Loss::Disks);
+}
+
+/// By BIOS: /boot is on a mirror too.
+fn mirrors(loss: Loss) {
+    if !is_full() || !need::programs(&["mdadm"]) {
         return;
     }
     let scratch = Scratch::new();
@@ -58,15 +75,14 @@ fn a_server_on_mirrors_comes_back() {
     // Each of the three lies on an array, and all arrays have both their members.
     let is_so = "for at in / /boot /srv; do findmnt -no SOURCE $at; done | grep -c /dev/md | grep -qx 3 && \
                  grep -cF '[UU]' /proc/mdstat | grep -qx 3";
-    let story = Story { scratch, firmware: Firmware::SeaBios, disks, data: "/srv", is_told: false, is_so };
+    let story =
+        Story { scratch, firmware: Firmware::SeaBios, disks, data: "/srv", is_told: false, loss, is_so };
     story.comes_back();
 }
 
-/// The group itself is there: a system that is lost has not lost the label of its physical volume.
-#[test]
-fn a_server_in_a_volume_group_comes_back() {
-    if !need::full() {
-        println!("skipped: HALFHOUR_FULL runs it");
+/// A system that is lost has not lost the label of its physical volume; an empty disk has.
+fn volume_group(loss: Loss) {
+    if !is_full() {
         return;
     }
     let scratch = Scratch::new();
@@ -76,8 +92,24 @@ fn a_server_in_a_volume_group_comes_back() {
     }
     let is_so = "for at in / /srv; do findmnt -no SOURCE $at; done | grep -c /dev/mapper/server | grep -qx 2";
     let disks = vec![disk];
-    let story = Story { scratch, firmware: Firmware::Ovmf, disks, data: "/srv", is_told: false, is_so };
+    let story = Story { scratch, firmware: Firmware::Ovmf, disks, data: "/srv", is_told: false, loss, is_so };
     story.comes_back();
+}
+
+fn is_full() -> bool {
+    if !need::full() {
+        println!("skipped: HALFHOUR_FULL runs it");
+    }
+    need::full()
+}
+
+/// What happens to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// Its system is overwritten, and its data goes on living.
+    System,
+    /// Its disks are replaced by empty ones.
+    Disks,
 }
 
 /// A server, and how it is told from others.
@@ -89,6 +121,7 @@ struct Story {
     data: &'static str,
     /// Whether a person has to say that it is one.
     is_told: bool,
+    loss: Loss,
     /// A line of shell that succeeds in it, before and after.
     is_so: &'static str,
 }
@@ -111,25 +144,22 @@ impl Story {
             .enumerate()
             .map(|(n, server)| server.on(&self.scratch.copy(&server.disk, &format!("original{n}"))))
             .collect();
-        for server in &servers {
-            server.lose();
-            // Where neither ext4 nor md keeps anything, but a capture does: a restore of this volume would undo it.
-            let live = server.at(self.data).start + 256;
-            junk::poke(Path::new(&server.disk), live, b"written since the capture");
-        }
+        servers.iter().for_each(|server| self.lose(server));
         let data: Vec<_> = servers.iter().map(|server| server.digest(self.data)).collect();
 
         let targets: Vec<_> = (1..)
             .zip(&SERIALS[..servers.len()])
             .map(|(disk, serial)| format!("{disk}=serial:{serial}"))
             .collect();
-        let settings = share.restore_settings("server", &targets.join("', '"), "");
+        let more = if self.loss == Loss::Disks { "bare_metal = true\n" } else { "" };
+        let settings = share.restore_settings("server", &targets.join("', '"), more);
         let iso = medium::iso(&self.scratch, "restore", &settings, &[])?;
         let mut machine = hardware.power_on(&Start::Cd(iso));
         machine.expect("halfhour: restore complete");
         machine.expect_restart();
         for ((server, original), data) in servers.iter().zip(&original).zip(&data) {
-            assert_eq!(&server.digest(self.data), data, "the data volume is not written");
+            let is_untouched = &server.digest(self.data) == data;
+            assert_eq!(is_untouched, self.loss == Loss::System, "whether the data volume is as it was lost");
             original.assert_same_system(server, &self.scratch);
         }
         machine.restart_from_disk();
@@ -144,6 +174,17 @@ impl Story {
         let (code, said) = machine.run(self.is_so);
         assert_eq!(code, 0, "{}: {said}", self.is_so);
         health
+    }
+
+    fn lose(&self, server: &Server) {
+        let disk = Path::new(&server.disk);
+        if self.loss == Loss::Disks {
+            let len = disk.metadata().expect("the disk").len();
+            return File::create(disk).and_then(|empty| empty.set_len(len)).expect("an empty disk");
+        }
+        server.lose();
+        // Where neither ext4 nor md keeps anything, but a capture does: a restore of this volume would undo it.
+        junk::poke(disk, server.at(self.data).start + 256, b"written since the capture");
     }
 
     /// One of its disks as it is now.
