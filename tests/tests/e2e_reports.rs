@@ -62,6 +62,8 @@ fn a_restore_token_reports_of_its_machines_whatever_became_of_the_restore() {
     assert_eq!(reports(&admin, "web").len(), 4);
     assert_eq!(reports(&admin, "db").len(), 0);
     assert_eq!(admin.ok(&["reports", "db"]).stdout, "there are no reports of db\n");
+    assert_eq!(admin.ok(&["list", "nobody"]).stdout, "there are no captures of nobody\n");
+    assert!(admin.ok(&["list"]).stdout.starts_with("MACHINE"));
 }
 
 #[test]
