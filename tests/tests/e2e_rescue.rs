@@ -57,7 +57,14 @@ fn the_first_process_guards_disks_and_consoles_until_the_power_button() {
         &mut machine,
         "modprobe dm_mod && echo '0 2048 linear /dev/vda 0' | DM_DISABLE_UDEV=1 dmsetup create lab",
     );
-    sh(&mut machine, "until [ $(blockdev --getro /dev/dm-0) = 1 ]; do sleep 1; done; dmsetup remove lab");
+    sh(&mut machine, "until [ $(blockdev --getro /dev/dm-0) = 1 ]; do sleep 1; done");
+    let again = "dd if=/dev/dm-0 of=/dev/dm-0 bs=4096 count=1 conv=fsync,notrunc 2>/dev/null";
+    assert_ne!(machine.run(again).0, 0, "a mapping took a write");
+    assert_eq!(machine.written_bytes(0), 0);
+    // That is needed: what a person allows a mapping reaches the protected disk (the same bytes here).
+    sh(&mut machine, &format!("blockdev --setrw /dev/dm-0; {again}"));
+    assert_eq!(machine.written_bytes(0), 4096);
+    sh(&mut machine, "[ $(blockdev --getro /dev/vda) = 1 ]; dmsetup remove lab");
 
     comes_back(&mut machine);
     machine.power_off();
