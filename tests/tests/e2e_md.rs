@@ -1,5 +1,5 @@
 //! Arrays and volume groups that a kernel with md and device-mapper made: members of a mirror come back together and
-//! assemble, and what of a group cannot be told apart is told.
+//! assemble, what of a group cannot be told apart comes back with its disks, and what is active is not written.
 
 use halfhour_tests::guest::{Disk, Guest};
 use halfhour_tests::{MIB, Scratch, tool};
@@ -114,7 +114,7 @@ fn lvm(guest: &mut Guest, command: &str) -> String {
 }
 
 #[test]
-fn what_of_a_group_cannot_be_told_apart_is_copied_with_its_disks_and_told() {
+fn what_of_a_group_cannot_be_told_apart_comes_back_with_its_disks() {
     let scratch = Scratch::new();
     let modules = ["dm_thin_pool", "dm_snapshot", "dm_raid", "raid1"];
     let Some(mut guest) = machine(&scratch, 128, &modules) else { return };
@@ -125,8 +125,9 @@ fn what_of_a_group_cannot_be_told_apart_is_copied_with_its_disks_and_told() {
     lvm(&mut guest, "lvcreate -y -Wn -T vg/pool -L 32M -V 48M -n thin");
     let names = ["root", "origin", "mirrored", "thin"];
     let node = |name: &str| format!("/dev/mapper/vg-{name}");
+    let mut held = Vec::new();
     for name in names {
-        fill(&mut guest, &node(name));
+        held.push(fill(&mut guest, &node(name)));
     }
     lvm(&mut guest, "lvcreate -y -s -n before -L 8M vg/origin");
     // While it is active its disks are not even read from behind its back, let alone written.
@@ -142,6 +143,26 @@ fn what_of_a_group_cannot_be_told_apart_is_copied_with_its_disks_and_told() {
     for name in ["origin", "(snapshot)", "mirrored (raid1)", "thin (thin)", "pool"] {
         assert!(warnings.contains(name), "{name} is not in {warnings}");
     }
+    guest.imager(0, &["capture", "/dev/sda", "/dev/sdb", "--machine", "m"]);
+    lvm(&mut guest, "vgchange -ay vg");
+    let refused = guest.imager(4, &[&["restore", "m", "--plan"], &DISKS[..]].concat());
+    assert!(message(&refused).contains("(vgchange -an vg)"), "{refused}");
+    let refused = guest.imager(4, &[&["restore", "m", "--plan", "--volume", "vg/root"], &DISKS[..]].concat());
+    assert!(message(&refused).contains("(vgchange -an vg)"), "{refused}");
+    // By default all of it goes back: the system may lie in what was not told apart.
+    for name in names {
+        guest.sh(&format!("dd if=/dev/urandom of={} bs=1M count=12 conv=fsync 2>&1", node(name)));
+    }
+    lvm(&mut guest, "vgchange -an vg");
+    let hash = plan(&mut guest, &[]);
+    guest.imager(0, &[&["restore", "m", "--confirm", &hash], &DISKS[..]].concat());
+    lvm(&mut guest, "vgck vg");
+    lvm(&mut guest, "vgchange -ay vg");
+    for (name, held) in names.iter().zip(&held) {
+        assert_holds(&mut guest, &node(name), held);
+    }
+    assert_holds(&mut guest, &node("before"), &held[1]);
+    lvm(&mut guest, "vgchange -an vg");
     guest.sh("umount /mnt");
     guest.end();
 }

@@ -43,8 +43,13 @@ pub enum What {
     },
     /// Swap space.
     Swap,
-    /// Part of another block device (device-mapper, md, bcache), by the kernel's name and the one a person gave it.
-    Holder(String),
+    /// Part of another block device (device-mapper, md, bcache).
+    Holder {
+        /// The kernel's name, and the one a person gave it.
+        name: String,
+        /// The volume group of which it is a logical volume or a part of one.
+        group: Option<String>,
+    },
     /// Backs a loop device, by the kernel's name.
     Loop(String),
     /// Claimed, but not by anything visible from here: another mount namespace, ZFS, a program.
@@ -58,7 +63,7 @@ impl Use {
         match self.what {
             What::Mounted { read_only, .. } => !read_only,
             What::Swap | What::Claimed => true,
-            What::Holder(_) | What::Loop(_) => false,
+            What::Holder { .. } | What::Loop(_) => false,
         }
     }
 }
@@ -72,7 +77,7 @@ impl fmt::Display for Use {
                 write!(f, "{on} is mounted read-only at {}", at.display())
             }
             What::Swap => write!(f, "{on} is swap space in use"),
-            What::Holder(name) => write!(f, "{on} is part of {name}"),
+            What::Holder { name, .. } => write!(f, "{on} is part of {name}"),
             What::Loop(name) => write!(f, "{on} is the file behind {name}"),
             What::Claimed => write!(f, "{on} is claimed by something not visible from here"),
         }

@@ -6,10 +6,11 @@
 
 use crate::survey;
 use imager_disk::identity::{DiskIdentity, Partition};
-use imager_disk::usage::{DiskUses, Use};
+use imager_disk::usage::{DiskUses, Use, What};
 use imager_disk::{Access, Device, DeviceNumber, Geometry, ReadAt, System, Window, WriteAt};
 use imager_image::manifest::Stack;
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,13 +168,22 @@ impl Target {
     }
 
     fn refuse_if<'a>(&self, uses: impl Iterator<Item = &'a Use>) -> Result<()> {
-        let mut uses: Vec<_> = uses.map(ToString::to_string).collect();
-        uses.sort();
-        uses.dedup();
+        let uses: BTreeSet<_> = uses.collect();
         if uses.is_empty() {
             return Ok(());
         }
+        let group = |one: &&Use| match &one.what {
+            What::Holder { group, .. } => group.clone(),
+            _ => None,
+        };
+        let groups: BTreeSet<_> = uses.iter().filter_map(group).collect();
+        let uses: Vec<_> = uses.iter().map(ToString::to_string).collect();
         let what = format!("{} is in use: {}", self.path.display(), uses.join("; "));
+        if groups.is_empty() {
+            return Err(Error::new(ErrorKind::Denied, what));
+        }
+        let groups = groups.into_iter().collect::<Vec<_>>().join(" ");
+        let what = format!("{what}. No volume group on it may be active meanwhile (vgchange -an {groups})");
         Err(Error::new(ErrorKind::Denied, what))
     }
 

@@ -57,7 +57,7 @@ impl System {
             }
             let (folder, on) = (self.folder(device)?, self.kernel_name(device)?);
             for holder in folders(&folder.join("holders"))? {
-                uses.insert(Use { on: on.clone(), what: What::Holder(name_of_holder(&holder)) });
+                uses.insert(Use { on: on.clone(), what: holder_in(&holder) });
                 pending.push(number(&holder.join("dev"))?);
             }
             for (above, name, behind) in &loops {
@@ -139,10 +139,19 @@ impl System {
     }
 }
 
-/// The kernel's name of a holder, with the name of a device-mapper device, which is the one a person knows.
-fn name_of_holder(folder: &Path) -> String {
-    let name = leaf(folder);
-    text(&folder.join("dm/name")).map_or(name.clone(), |given| format!("{name} ({given})"))
+/// A holder by the kernel's name, with the name of a device-mapper device, which is the one a person knows.
+fn holder_in(folder: &Path) -> What {
+    let (name, given) = (leaf(folder), text(&folder.join("dm/name")));
+    let is_logical = text(&folder.join("dm/uuid")).is_some_and(|uuid| uuid.starts_with("LVM-"));
+    let group = given.as_deref().filter(|_| is_logical).map(group_in);
+    What::Holder { name: given.map_or(name.clone(), |given| format!("{name} ({given})")), group }
+}
+
+/// The volume group in a name that LVM made: up to the first hyphen, for those within a name are doubled
+/// (`dm_build_dm_name` in its libdm).
+fn group_in(name: &str) -> String {
+    let own = name.replace("--", "\0");
+    own.split('-').next().unwrap_or_default().replace('\0', "-")
 }
 
 /// Whether an exclusive opening is refused. What cannot be opened at all (no medium, no node) is not claimed either.

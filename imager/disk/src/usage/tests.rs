@@ -57,6 +57,23 @@ fn a_use_of_the_whole_disk_is_a_use_of_its_partitions_but_not_the_other_way_roun
 }
 
 #[test]
+fn the_volume_group_of_a_logical_volume_is_told_by_its_name() {
+    let machine = machine();
+    let told = [("dm-0", "CRYPT-LUKS2-abc-vg-data", "vg-data"), ("dm-1", "LVM-abc", "my--vg--2-da--ta-real")];
+    for (device, uuid, name) in told {
+        machine.attribute(device, "dm/uuid", uuid);
+        machine.attribute(device, "dm/name", name);
+    }
+    let mut uses = BTreeSet::new();
+    machine.system.stacked_on(vec![number("8:0")], None, &mut uses).unwrap();
+    let group = |one: Use| match one.what {
+        What::Holder { group, .. } => group,
+        _ => None,
+    };
+    assert_eq!(uses.into_iter().filter_map(group).collect::<Vec<_>>(), ["my-vg-2"]);
+}
+
+#[test]
 fn uses_of_a_disk_are_told_apart_by_its_partitions() {
     let machine = machine();
     machine.attribute("dm-1", "dm/name", "vg-data\n");

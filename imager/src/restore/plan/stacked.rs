@@ -48,11 +48,7 @@ pub(super) fn settle(plan: &mut Plan, manifest: &Manifest) -> Result<()> {
         claim(disk, manifest, &planned)?;
         leave(disk, &seen, &planned, restores_os)?;
         let parts = disk.parts.clone();
-        disk.target.check_free_at(&parts).map_err(|error| {
-            let what =
-                "the volume group must not be active (vgchange -an NAME) while its volumes are written";
-            error.within(what)
-        })?;
+        disk.target.check_free_at(&parts)?;
     }
     Ok(())
 }
