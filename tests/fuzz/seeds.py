@@ -35,7 +35,29 @@ ENTRIES = """{"name":"packs/00/a","len":7,"received":"2026-11-22T01:02:03.5Z"}
 # Structured replies, base:allocation of the first export, that export; a read, what is allocated, the end.
 NBD = b"\x03\x08\x00\x0a\x1b" + bytes(4) + b"\0\0\0\1\0\0\0\x0fbase:allocation" + b"\x07\x06" + bytes(6)
 NBD += b"\x80\0\0\0\0\2\0\0" + b"\x87\0\0\0\0\5\0\0" + b"\x82" + bytes(7)
+
+
+def logical(name, letter, extra, stripes):
+    return f"""{name} {{ id = "{letter}rCqKT-UC8b-Fmbn-Bp5Z-kACy-k9Td-Dujild" status = ["READ", "WRITE", "VISIBLE"] flags = []
+segment_count = 1 segment1 {{ start_extent = 0 extent_count = 4 {extra} {stripes} }} }}
+"""
+
+
+def physical(name, letter):
+    return f"""{name} {{ id = "{letter}bEK0w-qLID-qNTo-Lp6T-DQcT-Re0G-Kti6bZ" status = ["ALLOCATABLE"] flags = []
+pe_start = 2048 pe_count = 30 }}
+"""
+
+
+STRIPED = 'type = "striped" stripe_count = 2 stripe_size = 128 stripes = ["pv0", 6, "pv1", 0]'
+LVM = f"""contents = "Text Format Volume Group" version = 1 # comment
+vg {{ id = "1n3XnC-ZQjz-CwCu-t40c-hmR0-Y2wW-p86QlK" seqno = 3 format = "lvm2" status = ["RESIZEABLE", "READ", "WRITE"]
+flags = [] extent_size = 128 physical_volumes {{ {physical("pv0", "y")}{physical("pv1", "z")} }} logical_volumes {{
+{logical("root", "8", 'type = "striped" stripe_count = 1', 'stripes = ["pv0", 0]')}{logical("data", "9", STRIPED, "")}
+{logical("thin", "A", 'type = "thin" thin_pool = "root"', "")} }} }}
+"""
 TEXTS = {
+    "lvm": [LVM],
     "names": [MANIFEST, f"leases/{ID}", f"moved/{ID * 2}-1", f"packs/07/{ID * 2}", f"trash/{ID * 2}"],
     "request": [f"\0/r/objects/{MANIFEST}", "\0/r/list/packs", f"\2{HEADER}", f"\3{LEASE}"],
     "listing": [f"\0\x20{ENTRIES}", f"\1\xff{ENTRIES}"],
@@ -56,6 +78,9 @@ def main(corpus):
         for number, text in enumerate(texts):
             keep(corpus / target / str(number), text.encode("latin-1"))
     keep(corpus / "nbd" / "read", NBD)
+    keep(corpus / "lvm" / "label", physical_volume())
+    for name, member in {"old": md_old(), "start": b"\1" + md_new(), "end": b"\2" + md_new()}.items():
+        keep(corpus / "md" / name, member)
     # With leases and records of both captures, and marks on each pack.
     keep(corpus / "prune" / "all", bytes([1, 2, 3, 255, 255, 0, 3, 0, 1, 0]) + bytes([8, 1, 2, 2, 3, 4, 1, 0, 5, 0, 0]))
     shapes = {"single": {}, "dup": {"kind": 32, "stripes": 2}, "groups": {"groups": True}, "log": {"log": True}}
@@ -101,6 +126,35 @@ def main(corpus):
         run(["mkswap", "-L", "swap", image])
         data = image.read_bytes()
         keep(corpus / "swap" / "swap", data[:8] + data[1024:1088] + data[4076:4096])
+
+
+def physical_volume():
+    """What of a label and the header of a metadata area the target leaves open, and the text."""
+    lists = struct.pack("<8Q", 1 << 19, 0, 0, 0, 4096, 1 << 18, 0, 0)
+    label = b"ybEK0wqLIDqNToLp6TDQcTRe0GKti6bZ" + struct.pack("<Q", 1 << 20) + lists + struct.pack("<I", 2)
+    header = bytes(20) + struct.pack("<IQQ", 1, 4096, 1 << 18)
+    return label.ljust(480, b"\0") + header.ljust(512, b"\0") + LVM.encode()
+
+
+def md_new():
+    """A member of a mirror of two, its content at 1 MiB."""
+    member = bytearray(512)
+    member[16:32] = bytes(range(1, 17))
+    struct.pack_into("<i", member, 72, 1)
+    struct.pack_into("<Q", member, 80, 4096)
+    struct.pack_into("<I", member, 92, 2)
+    struct.pack_into("<QQ", member, 128, 2048, 4096)
+    struct.pack_into("<Q", member, 208, (1 << 64) - 1)
+    struct.pack_into("<HH", member, 256, 0, 1)
+    member[260:] = b"\xff" * 252
+    return bytes(member)
+
+
+def md_old():
+    words = [0] * 1024
+    for number, value in ((5, 1), (7, 1), (8, 3072), (10, 2), (33, 1), (34, 2), (995, 0), (996, 6)):
+        words[number] = value
+    return b"\0" + struct.pack("<1024I", *words)
 
 
 def ntfs(data):
