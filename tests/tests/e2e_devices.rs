@@ -23,6 +23,8 @@ const EFI: u32 = 1;
 const ROOT: u32 = 2;
 const DATA: u32 = 3;
 const SWAP: u32 = 4;
+/// Of a sector 0, what is not the table.
+const BOOT_CODE_BYTES: u64 = 440;
 
 fn place(number: u32) -> (u64, u64) {
     let (start, len) = recipe::MACHINE[usize::try_from(number - 1).expect("small")];
@@ -105,6 +107,9 @@ fn an_operating_system_goes_back_through_its_partitions() {
             junk::over(Path::new(&disk.partition(number)), 0, place(number).1);
         }
         junk::over(Path::new(&disk.partition(DATA)), 8 * MIB, MIB);
+        let code = judge::digest(&disk.path, 0, BOOT_CODE_BYTES);
+        junk::poke(Path::new(&disk.path), 0, b"the code of a newer system");
+        assert_ne!(judge::digest(&disk.path, 0, BOOT_CODE_BYTES), code);
         let before = [DATA, SWAP].map(|number| judge::whole(&disk.partition(number)));
         let request = machine.confirmed(&["restore", "m", "--to", &disk.path]);
         let report = machine.imager.json(&request);
@@ -117,6 +122,11 @@ fn an_operating_system_goes_back_through_its_partitions() {
         assert_eq!((&report["verified"], &report["problems"]), (&json!(true), &json!([])));
         machine.assert_same(EFI, "fat12", &originals[0], disk);
         machine.assert_same(ROOT, "ext4", &originals[1], disk);
+        assert_eq!(
+            judge::digest(&disk.path, 0, BOOT_CODE_BYTES),
+            code,
+            "through the disk, between two claims"
+        );
         let locked: Vec<_> = (EFI..=SWAP).filter(|number| disk.is_read_only(*number)).collect();
         assert_eq!(locked, Vec::<u32>::new(), "the others can be written again");
         println!("sectors of {sector} bytes, {more} bytes more: right");
