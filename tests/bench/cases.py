@@ -9,7 +9,7 @@ import subprocess
 import images
 import measure
 from measure import interleave, median
-from tools import Borg, Partclone, Share, missing
+from tools import Borg, Ntfsclone, Partclone, Share, missing
 from used import used_bytes
 
 MIB = 1 << 20
@@ -241,17 +241,21 @@ def filesystems(bench):
     """A first capture and a restore of filesystems other than ext4, each against partclone's pipe for it."""
     rows = []
     for kind, filesystem in images.FILESYSTEMS.items():
-        peer = Partclone(bench.folder / f"{kind}.pcl.zst", bench.log, filesystem.partclone)
-        need(peer)
+        peers = {"partclone": (Partclone(bench.folder / f"{kind}.pcl.zst", bench.log, filesystem.partclone), 0.45)}
+        if kind == "ntfs":
+            peers["ntfsclone"] = (Ntfsclone(bench.folder / "ntfs.clone.zst", bench.log), 0.6)
+        for peer, _ in peers.values():
+            need(peer)
         image = images.filled(bench.folder, kind, filesystem, bench.say)
         source = images.Source(image, image, filesystem.used_extents)
-        rows += captured_and_restored(bench, kind, source, peer)
+        rows += captured_and_restored(bench, kind, source, peers)
         source.handle.close()
         bench.clear(keep=bench.shared)
     return rows
 
 
-def captured_and_restored(bench, kind, source, peer):
+def captured_and_restored(bench, kind, source, peers):
+    """Rows against each peer (and its bar): name → (peer, bar)."""
     imager, target = bench.imager(kind), bench.folder / "target.img"
 
     def ours(_):
@@ -259,9 +263,11 @@ def captured_and_restored(bench, kind, source, peer):
         source.warm()
         return imager.capture(source.node)
 
-    def theirs(_):
-        source.warm()
-        return peer.capture(source.node)
+    def theirs(peer):
+        def once(_):
+            source.warm()
+            return peer.capture(source.node)
+        return once
 
     def onto_junk(command):
         def once(_):
@@ -272,10 +278,14 @@ def captured_and_restored(bench, kind, source, peer):
             return run
         return once
 
-    captures = interleave(bench.pairs, {"ours": ours, "partclone": theirs}, bench.say)
-    restores = interleave(bench.pairs, {"ours": onto_junk(imager.restore), "partclone": onto_junk(peer.restore)}, bench.say)
-    return [wall_row(f"capture of {kind}, time", captures["ours"], captures["partclone"], 0.45),
-            wall_row(f"restore of {kind} with read-back, time", restores["ours"], restores["partclone"], 0.45)]
+    captures = interleave(bench.pairs, {"ours": ours} | {name: theirs(peer) for name, (peer, _) in peers.items()}, bench.say)
+    back = {"ours": imager.restore} | {name: peer.restore for name, (peer, _) in peers.items()}
+    restores = interleave(bench.pairs, {name: onto_junk(command) for name, command in back.items()}, bench.say)
+    rows = []
+    for name, (_, bar) in peers.items():
+        for what, runs in ((f"capture of {kind}, time", captures), (f"restore of {kind} with read-back, time", restores)):
+            rows.append(wall_row(f"{what} against {name}", runs["ours"], runs[name], bar))
+    return rows
 
 
 CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, filesystems, story)}

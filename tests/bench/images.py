@@ -80,6 +80,8 @@ class Filesystem:
 
 FILESYSTEMS = {
     "xfs": Filesystem(["mkfs.xfs", "-q", "-f", "-K"], "partclone.xfs", used.used_by_xfs),
+    "btrfs": Filesystem(["mkfs.btrfs", "-q", "-f", "-K"], "partclone.btrfs", used.used_by_btrfs),
+    "ntfs": Filesystem(["mkntfs", "-q", "-F", "-f"], "partclone.ntfs", used.used_by_ntfs),
 }
 
 

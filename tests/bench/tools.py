@@ -91,6 +91,22 @@ class Partclone:
         return quote(str(self.log) + ".partclone")
 
 
+class Ntfsclone:
+    """The better peer for NTFS: complete, and faster to restore."""
+
+    needs = ("ntfsclone", "zstd")
+
+    def __init__(self, image, log):
+        self.image, self.log = image, log
+
+    def capture(self, source):
+        self.image.unlink(missing_ok=True)
+        return measure.run(f"ntfsclone -q -s -o - {quote(source)} | zstd -q -3 -T2 > {quote(self.image)}", self.image.parent, log=self.log)
+
+    def restore(self, target):
+        return measure.run(f"zstd -q -dc {quote(self.image)} | ntfsclone -q -r -O {quote(target)} -", target, log=self.log)
+
+
 class Borg:
     needs = ("borg",)
 

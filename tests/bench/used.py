@@ -37,6 +37,33 @@ def used_by_xfs(image):
     return merge(extents)
 
 
+def used_by_btrfs(image):
+    """The same of a Btrfs image on one device, by its own dump: the first copies alone, for partclone loses the second."""
+    def ask(*words):
+        return subprocess.run(["btrfs", "inspect-internal", *words, str(image)], check=True, text=True, capture_output=True).stdout
+
+    node = int(re.search(r"^nodesize\s+(\d+)", ask("dump-super"), re.M)[1])
+    chunk = r"CHUNK_ITEM (\d+)\).*\n\s+length (\d+) .*\n(?:.*\n)*?\s+stripe 0 devid \d+ offset (\d+)"
+    chunks = [tuple(map(int, found)) for found in re.findall(chunk, ask("dump-tree", "-t", "chunk"))]
+    extents = [(64 << 10, 4096)]
+    for at, kind, length in re.findall(r"key \((\d+) (EXTENT|METADATA)_ITEM (\d+)\)", ask("dump-tree", "-t", "extent")):
+        at, length = int(at), int(length) if kind == "EXTENT" else node
+        start, _, place = next(found for found in chunks if found[0] <= at < found[0] + found[1])
+        extents.append((place + at - start, length))
+    return merge(sorted(extents))
+
+
+def used_by_ntfs(image):
+    """The same of an NTFS image, by what ntfs-3g reads as its $Bitmap; the boot sector's copy is partclone's loss."""
+    with open(image, "rb") as file:
+        boot = file.read(64)
+    cluster = int.from_bytes(boot[11:13], "little") * boot[13]
+    count = int.from_bytes(boot[40:48], "little") // boot[13]
+    bitmap = subprocess.run(["ntfscat", "-f", "-i", "6", str(image)], check=True, capture_output=True).stdout
+    text = bin(int.from_bytes(bitmap, "little"))[:1:-1][:count]
+    return [(run.start() * cluster, len(run[0]) * cluster) for run in re.finditer("1+", text)]
+
+
 def free_ranges(text):
     ranges = []
     for line in re.findall(r"^  Free blocks: (.*)$", text, re.M):
