@@ -86,6 +86,8 @@ def main(corpus):
     shapes = {"single": {}, "dup": {"kind": 32, "stripes": 2}, "groups": {"groups": True}, "log": {"log": True}}
     for name, shape in shapes.items():
         keep(corpus / "btrfs" / name, btrfs(**shape))
+    keep(corpus / "xfs" / "unmounted", xfs(b"\xaa\x20"))
+    keep(corpus / "xfs" / "changed", xfs(b"\x69\x01"))
     with tempfile.TemporaryDirectory() as work:
         image = Path(work) / "image"
         for name, script in TABLES.items():
@@ -166,6 +168,31 @@ def ntfs(data):
             piece = piece[:int.from_bytes(piece[24:28], "little")] if piece[:4] == b"FILE" else piece
             pieces.append((at // KIB).to_bytes(2, "little") + len(piece).to_bytes(2, "little") + piece)
     return b"".join(pieces)
+
+
+def xfs(operation):
+    """One group with one free run in both trees, and a log of one record of one operation: client and flags."""
+    block = bytearray(88 * 512)
+
+    def put(at, value):
+        block[at:at + len(value)] = value
+
+    def word(at, value):
+        put(at, value.to_bytes(4, "big"))
+
+    put(144, (104).to_bytes(8, "big"))
+    for at, value in ((28, 1), (32, 1), (48, 4), (52, 100), (56, 100)):
+        word(512 + at, value)
+    for number in (4, 5):
+        put(number * 512, bytes([number - 4, 0, 0, 0, 0, 0, 0, 1]) + b"\xff" * 8)
+        put(number * 512 + 56, (100).to_bytes(4, "big") * 2)
+    log = 24 * 512
+    put(log, b"\x01\x01")
+    word(log + 12, 512)
+    word(log + 40, 1)
+    word(log + 320, 32768)
+    put(log + 520, operation)
+    return b"\x01\x00" + bytes(block)
 
 
 def fresh(image, size):
