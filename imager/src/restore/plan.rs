@@ -10,7 +10,7 @@ mod stacked;
 
 use super::target::Target;
 use crate::repository::Repository;
-use crate::survey::{self, volume_key};
+use crate::survey::{self, NO_FSTAB, volume_key};
 use base64::Engine;
 use imager_disk::table::{RawArea, Table, TableKind};
 use imager_image::CaptureId;
@@ -182,6 +182,10 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
         }
     }
     check_sets(manifest, &plan.disks)?;
+    if request.scope == Scope::InPlace && request.volumes.is_empty() {
+        let unread = manifest.warnings.iter().filter(|warning| warning.starts_with(NO_FSTAB));
+        plan.warnings.extend(unread.map(|warning| format!("when it was captured, {warning}")));
+    }
     Ok(plan)
 }
 

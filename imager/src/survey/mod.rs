@@ -5,6 +5,9 @@ pub mod fstab;
 mod groups;
 mod members;
 mod roles;
+mod unread;
+
+pub use unread::NO_FSTAB;
 
 use crate::firmware::Facts;
 use imager_disk::identity::DiskIdentity;
@@ -144,6 +147,8 @@ pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey
     groups::look_into(&mut survey)?;
     members::join(&mut survey)?;
     roles::assign(&mut survey, assigned)?;
+    let warning = unread::warning(&survey);
+    survey.warnings.extend(warning);
     Ok(survey)
 }
 
@@ -236,6 +241,11 @@ impl Volume {
     /// The filesystem that its system mounts: its own, or the one in the array it holds a copy of.
     pub fn mounted(&self) -> Option<&Filesystem> {
         self.content.as_ref().map_or(self.filesystem.as_ref(), |content| content.filesystem.as_ref())
+    }
+
+    /// Whether a person said what it is for.
+    fn is_told(&self) -> bool {
+        self.role_because == roles::TOLD
     }
 
     /// The bytes of it that count: all, if what says so cannot be read.

@@ -25,6 +25,9 @@ const BOOT_TYPES: [&str; 8] = [
     "41",
 ];
 
+/// Why a volume has its role where a person assigned it.
+pub(super) const TOLD: &str = "as you said";
+
 /// Decides the role of every volume.
 pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
     let mut mounts = Vec::new();
@@ -57,7 +60,7 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
     for (key, role) in assigned {
         let key = survey.volume(key)?.key.clone();
         for volume in survey.volumes.iter_mut().filter(|v| v.key == key) {
-            (volume.role, volume.role_because) = (*role, "as you said".to_owned());
+            (volume.role, volume.role_because) = (*role, TOLD.to_owned());
         }
     }
     Ok(())
