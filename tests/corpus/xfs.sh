@@ -60,6 +60,23 @@ frozen() {
 image xfs-replayed 64;       xfs_replayed() { junk; xfs; mounted fill; crash; mounted :; }
 image xfs-repaired 64;       xfs_repaired() { xfs; mounted fill; crash; xfs_repair -L "$img" > /dev/null 2>&1; }
 image xfs-other-uuid 64;     xfs_other_uuid() { junk; xfs; mounted lived; xfs_admin -U generate -L renamed "$img" > /dev/null; }
+# Directories of every form, links that do not fit into an inode, a file whose extents are a tree.
+image xfs-paths 96;          xfs_paths() { junk; xfs -b size=1k -d agcount=2 -n size=4k; mounted paths; }
+paths() {
+    local n long
+    fill
+    mkdir -p "$mnt/etc.d" "$mnt/few" "$mnt/thousands"
+    printf 'LABEL=data /srv xfs defaults 0 0\n' > "$mnt/etc.d/fstab"
+    ln -s "$(printf './%.0s' $(seq 480))etc.d" "$mnt/etc"
+    for n in $(seq 30); do echo "$n" > "$mnt/few/$n"; done
+    for n in $(seq 6000); do echo "$n" > "$mnt/thousands/a rather long name for the file $n"; done
+    for n in $(seq 1 3 6000); do rm "$mnt/thousands/a rather long name for the file $n"; done
+    long=$mnt/thousands/link
+    ln -s "$(printf '../few/%.0s' $(seq 60))2" "$long" && ln -s /etc/fstab "$mnt/few/absolute"
+    head -c 1048576 /dev/urandom > "$mnt/etc.d/holes"
+    for n in $(seq 0 2 1022); do echo "fpunch ${n}k 1k"; done | xfs_io "$mnt/etc.d/holes"
+    sync "$mnt"
+}
 image xfs-v4 48;             xfs_v4() { junk; xfs_v4_of -b size=4k; }
 image xfs-v4-512 48;         xfs_v4_512() { xfs_v4_of -b size=512; }
 image xfs-v4-old 48;         xfs_v4_old() { junk; xfs_v4_of -l version=1,lazy-count=0 -i attr=1,projid32bit=0 -n ftype=0; }

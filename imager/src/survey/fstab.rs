@@ -3,6 +3,7 @@
 use ext4_view::Ext4;
 use imager_disk::ReadAt;
 use imager_units::ByteOffset;
+use imager_volume::xfs;
 use std::sync::Arc;
 
 /// A larger fstab is not one.
@@ -29,12 +30,30 @@ impl ext4_view::Ext4Read for Source {
     }
 }
 
-/// Reads small text files of an ext2/3/4 volume; those that are not there or cannot be read are left out.
-pub fn read_files(volume: Arc<dyn ReadAt>, paths: &[&str]) -> Vec<(String, String)> {
+/// Reads small text files of a filesystem of this kind; those that are not there or cannot be read are left out: of a
+/// kind that we do not look into, or with a log that was not replayed, all.
+pub fn read_files(kind: &str, volume: Arc<dyn ReadAt>, paths: &[&str]) -> Vec<(String, String)> {
+    match kind {
+        "ext2" | "ext3" | "ext4" => read_ext(volume, paths),
+        "xfs" => read_xfs(&*volume, paths),
+        _ => Vec::new(),
+    }
+}
+
+fn read_ext(volume: Arc<dyn ReadAt>, paths: &[&str]) -> Vec<(String, String)> {
     let Ok(files) = Ext4::load(Box::new(Source(volume))) else { return Vec::new() };
     let small = |path: &str| files.metadata(path).is_ok_and(|file| file.len() <= MOST_BYTES);
     let read = |path: &str| Some((path.to_owned(), files.read_to_string(path).ok()?));
     paths.iter().copied().filter(|path| small(path)).filter_map(read).collect()
+}
+
+fn read_xfs(volume: &dyn ReadAt, paths: &[&str]) -> Vec<(String, String)> {
+    let Ok(Some(files)) = xfs::Files::open(volume) else { return Vec::new() };
+    let read = |path: &str| {
+        let text = String::from_utf8(files.read(path, MOST_BYTES).ok()?).ok()?;
+        Some((path.to_owned(), text))
+    };
+    paths.iter().copied().filter_map(read).collect()
 }
 
 /// The lines of an fstab that mount something (fstab(5)).

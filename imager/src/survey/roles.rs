@@ -33,9 +33,9 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
     let mut mounts = Vec::new();
     let mut roots = Vec::new();
     for (index, volume) in survey.volumes.iter().enumerate() {
-        let is_ext = volume.mounted().is_some_and(|f| f.kind.starts_with("ext"));
         let bytes = volume.content.as_ref().map_or(&volume.bytes, |content| &content.bytes);
-        let found = if is_ext { fstab::read_files(Arc::clone(bytes), &SYSTEM_FILES) } else { Vec::new() };
+        let kind = volume.mounted().map_or("", |filesystem| filesystem.kind);
+        let found = fstab::read_files(kind, Arc::clone(bytes), &SYSTEM_FILES);
         if let Some((_, text)) = found.iter().find(|(path, _)| path == "/etc/fstab") {
             mounts.extend(fstab::parse(text));
             roots.push(index);

@@ -34,7 +34,7 @@ pub(super) fn warning(survey: &Survey) -> Option<String> {
     let counts = |v: &&Volume| v.role == Role::Os && !matches!(v.stack, Some(Stack::Physical { .. }));
     let untold: Vec<_> = survey.volumes.iter().filter(counts).filter(|v| !v.is_told()).collect();
     let may_hold = |volume: &&Volume| volume.mounted().is_some_and(|f| MAY_HOLD_A_SYSTEM.contains(&f.kind));
-    if survey.files.contains_key("/etc/fstab") || untold.len() < 2 || !untold.iter().any(|v| may_hold(v)) {
+    if survey.files.contains_key("/etc/fstab") || untold.len() < 2 || !untold.iter().any(may_hold) {
         return None;
     }
     let keys: Vec<_> = untold.iter().map(|volume| volume.key.as_str()).collect();

@@ -13,8 +13,9 @@ const VERSION_KNOWN: u16 = VERSION_NUMBITS | 0xFDF0;
 const VERSION_MOREBITS: u16 = 0x8000;
 
 const VERSION2_LAZYSBCOUNT: u32 = 0x0002;
+const VERSION2_FTYPE: u32 = 0x0200;
 /// Lazy counters, attributes 2, parents (only SGI's), 32-bit project numbers, checksums, file types.
-const VERSION2_KNOWN: u32 = VERSION2_LAZYSBCOUNT | 0x0008 | 0x0010 | 0x0080 | 0x0100 | 0x0200;
+const VERSION2_KNOWN: u32 = VERSION2_LAZYSBCOUNT | 0x0008 | 0x0010 | 0x0080 | 0x0100 | VERSION2_FTYPE;
 
 /// Free inodes' tree, reverse maps, reflinks, counts of inode trees.
 const RO_COMPAT_KNOWN: u32 = RO_COMPAT_FINOBT | RO_COMPAT_RMAPBT | RO_COMPAT_REFLINK | RO_COMPAT_INOBTCNT;
@@ -74,6 +75,14 @@ impl Features {
     /// The UUID in every structure is not the one that people see.
     pub(super) fn has_meta_uuid(self) -> bool {
         self.has_crc() && self.sb_features_incompat & INCOMPAT_META_UUID != 0
+    }
+
+    /// Entries of directories say what they name.
+    pub(super) fn has_ftype(self) -> bool {
+        match self.has_crc() {
+            true => self.sb_features_incompat & INCOMPAT_FTYPE != 0,
+            false => self.features2() & VERSION2_FTYPE != 0,
+        }
     }
 
     pub(super) fn needs_repair(self) -> bool {

@@ -12,6 +12,7 @@
 
 mod checksum;
 mod features;
+mod files;
 mod group;
 mod layout;
 mod log;
@@ -20,6 +21,8 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 mod tree;
+
+pub use files::Files;
 
 use crate::{Filesystem, State, UsedBlocks, UsedMap};
 use imager_disk::ReadAt;

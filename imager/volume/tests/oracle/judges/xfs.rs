@@ -1,9 +1,14 @@
 //! What xfsprogs and the kernel say of XFS.
 
 use super::extent;
+use crate::image::Image;
 use crate::tools::{Mount, digest, output, run, text};
 use imager_units::{ByteLen, Extent, ExtentSet};
+use imager_volume::xfs::Files;
 use std::path::Path;
+
+/// Larger files are not compared one by one.
+const MOST_BYTES: u64 = 32 << 20;
 
 /// Everything but what xfs_db finds free, in the trees and in the groups' reserves.
 pub(crate) fn freesp(path: &Path, size: ByteLen) -> ExtentSet {
@@ -32,9 +37,16 @@ pub(crate) fn freesp(path: &Path, size: ByteLen) -> ExtentSet {
 pub(crate) fn copy(source: &Path, target: &Path, dir: &Path) {
     let (a, b) = (Mount::new(source, dir.join("a")), Mount::new(target, dir.join("b")));
     match (a, b) {
-        (Some(a), Some(b)) => assert_eq!(digest(a.dir()), digest(b.dir()), "{}", source.display()),
+        (Some(a), Some(b)) => {
+            assert_eq!(digest(a.dir()), digest(b.dir()), "{}", source.display());
+            let image = Image::open(target);
+            let files = Files::open(&image).unwrap().expect("recognised");
+            let count = compare_files(&files, a.dir(), a.dir());
+            println!("{}: {count} files read by their paths", source.display());
+            assert!(count > 0 || text(source).contains("empty") || text(source).contains("frozen"));
+        }
         // A kernel without version 4: what is not free was compared.
-        (None, None) => {}
+        (None, None) => compare_old_files(&Image::open(target)),
         _ => panic!("{}: only one of source and copy can be mounted", source.display()),
     }
     if text(source).contains("frozen") {
@@ -46,4 +58,42 @@ pub(crate) fn copy(source: &Path, target: &Path, dir: &Path) {
     }
     // With one group there is no second superblock to compare the first with.
     run("xfs_repair", &["-n", "-o", "force_geometry", text(target)]);
+}
+
+/// Every file below `dir`, as the kernel and as we read it; how many. Links are followed as far as they stay inside.
+fn compare_files(files: &Files<'_>, root: &Path, dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = path.symlink_metadata().unwrap().file_type();
+        if kind.is_dir() {
+            count += compare_files(files, root, &path);
+            continue;
+        }
+        let inside = path.strip_prefix(root).unwrap().to_owned();
+        // The root is this filesystem's, not ours.
+        let target = path.read_link().ok().filter(|target| target.is_absolute());
+        let path = target.map_or(path.clone(), |target| root.join(target.strip_prefix("/").unwrap()));
+        let real = path.metadata().ok().filter(|real| real.is_file() && real.len() <= MOST_BYTES);
+        let read = files.read(text(&inside), MOST_BYTES);
+        if real.is_none() {
+            assert!(read.is_err(), "{}", path.display());
+            continue;
+        }
+        assert!(read.unwrap() == std::fs::read(&path).unwrap(), "{}", path.display());
+        count += 1;
+    }
+    count
+}
+
+/// The files that mkfs.xfs itself put there, whose names are their lengths.
+fn compare_old_files(image: &Image) {
+    let files = Files::open(image).unwrap().expect("recognised");
+    for len in [0, 1, 61, 513, 4097, 65_537, 1_000_000] {
+        let content = files.read(&format!("/sizes/{len}"), MOST_BYTES).unwrap();
+        assert_eq!(content.len(), len);
+        assert!(len < 8 || content.iter().any(|&byte| byte != 0), "{len}");
+    }
+    let read = |path: &str| files.read(path, MOST_BYTES).unwrap();
+    assert_eq!(read("link"), read("/sizes/../sizes/./4097"));
 }
