@@ -1,14 +1,18 @@
-//! Arrays and volume groups that a kernel with md and device-mapper made: members of a mirror come back together and
-//! assemble, what of a group cannot be told apart comes back with its disks, and what is active is not written.
+//! Arrays, volume groups and encrypted volumes of a kernel with md and device-mapper: members of a mirror come back
+//! together and assemble, what of a group cannot be told apart comes back with its disks, what is encrypted comes back
+//! as it is or through its open mapping, and what is active is not written.
 
 use halfhour_tests::guest::{Disk, Guest};
 use halfhour_tests::{MIB, Scratch, tool};
 use serde_json::Value;
 
-const PROGRAMS: [&str; 6] = ["mdadm", "lvm", "dmsetup", "blockdev", "mke2fs", "e2fsck"];
+const PROGRAMS: [&str; 7] = ["mdadm", "lvm", "dmsetup", "cryptsetup", "blockdev", "mke2fs", "e2fsck"];
 
 /// A machine with two disks full of junk, and the repository on a third.
 fn machine(scratch: &Scratch, mib: u64, modules: &[&str]) -> Option<Guest> {
+    if !halfhour_tests::need::programs(&PROGRAMS) {
+        return None;
+    }
     let disks = ["one.img", "two.img"].map(|name| scratch.junk(name, mib * MIB));
     let share = scratch.file("share.img", 256 * MIB);
     tool("mke2fs", &["-q", "-F", "-t", "ext4", &share]);
@@ -165,4 +169,55 @@ fn what_of_a_group_cannot_be_told_apart_comes_back_with_its_disks() {
     lvm(&mut guest, "vgchange -an vg");
     guest.sh("umount /mnt");
     guest.end();
+}
+
+const PHRASE: &str = "printf %s secret | cryptsetup";
+
+#[test]
+fn what_is_encrypted_is_copied_whole_or_through_its_open_mapping() {
+    let scratch = Scratch::new();
+    let Some(mut guest) = machine(&scratch, 40, &["dm_crypt"]) else { return };
+    guest.sh("mkdir -p /run/cryptsetup");
+    for (version, key) in [("luks1", "one"), ("luks2", "two")] {
+        guest.sh(&format!(
+            "{PHRASE} luksFormat -q --type {version} --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - /dev/sda 2>&1
+             {PHRASE} open --key-file - /dev/sda plain 2>&1"
+        ));
+        let held = fill(&mut guest, "/dev/mapper/plain");
+        // Of the open mapping as a disk what is used counts, as of any other.
+        let plain = format!("plain-{key}");
+        let report = guest.imager(0, &["capture", "/dev/mapper/plain", "--machine", &plain]);
+        let volume = &report["volumes"][0];
+        assert_eq!(volume["mode"], "used", "{report}");
+        assert!(volume["used_bytes"].as_u64() < Some(16 << 20), "{report}");
+        guest.sh("dd if=/dev/urandom of=/dev/mapper/plain bs=1M count=8 conv=fsync 2>&1");
+        confirmed(&mut guest, &plain, "/dev/mapper/plain");
+        assert_holds(&mut guest, "/dev/mapper/plain", &held);
+        let whole = format!("whole-{key}");
+        guest.sh("cryptsetup close plain 2>&1");
+        let report = guest.imager(0, &["capture", "/dev/sda", "--machine", &whole]);
+        let volume = &report["volumes"][0];
+        assert_eq!(volume["used_bytes"].as_u64(), Some(40 << 20), "{report}");
+        assert!(report["warnings"].to_string().contains("nobody can tell what is used"), "{report}");
+        // Under an open mapping nothing is written.
+        guest.sh(&format!("{PHRASE} open --key-file - /dev/sda plain 2>&1"));
+        let refused = guest.imager(4, &["restore", &whole, "--to", "/dev/sda", "--plan"]);
+        assert!(message(&refused).contains("(plain)"), "{refused}");
+        guest.sh("cryptsetup close plain 2>&1");
+        wreck(&mut guest);
+        confirmed(&mut guest, &whole, "/dev/sda");
+        guest.sh(&format!("{PHRASE} open --key-file - /dev/sda plain 2>&1"));
+        assert_holds(&mut guest, "/dev/mapper/plain", &held);
+        guest.sh("cryptsetup close plain 2>&1");
+    }
+    guest.sh("umount /mnt");
+    guest.end();
+}
+
+/// Restores onto one disk what the plan for it says.
+fn confirmed(guest: &mut Guest, machine: &str, disk: &str) {
+    let restore = ["restore", machine, "--to", disk];
+    let plan = guest.imager(0, &[&restore[..], &["--plan"]].concat());
+    let hash = plan["plan"].as_str().expect("a hash");
+    guest.imager(0, &[&restore[..], &["--confirm", hash]].concat());
 }
