@@ -73,6 +73,8 @@ paths() {
     for n in $(seq 1 3 6000); do rm "$mnt/thousands/a rather long name for the file $n"; done
     long=$mnt/thousands/link
     ln -s "$(printf '../few/%.0s' $(seq 60))2" "$long" && ln -s /etc/fstab "$mnt/few/absolute"
+    fallocate -l 64k "$mnt/etc.d/unwritten"
+    printf 'written' | dd of="$mnt/etc.d/unwritten" bs=1 seek=30000 conv=notrunc status=none
     head -c 1048576 /dev/urandom > "$mnt/etc.d/holes"
     for n in $(seq 0 2 1022); do echo "fpunch ${n}k 1k"; done | xfs_io "$mnt/etc.d/holes"
     sync "$mnt"

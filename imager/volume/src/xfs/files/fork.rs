@@ -156,9 +156,14 @@ fn pointers(node: &[u8], header: usize, count: usize) -> Option<Vec<u64>> {
         .then(|| pointers.chunks_exact(POINTER_BYTES).filter_map(|pointer| Bytes(pointer).be64(0)).collect())
 }
 
+/// The first run that does not end before block `offset`.
+fn first(runs: &[Run], offset: u64) -> usize {
+    runs.partition_point(|run| run.end() <= offset)
+}
+
 /// Where on the volume block `offset` of a file lies.
 pub(super) fn place(files: &Files<'_>, runs: &[Run], offset: u64) -> Option<u64> {
-    let run = runs.iter().find(|run| (run.offset..run.end()).contains(&offset))?;
+    let run = runs.get(first(runs, offset)..)?.first().filter(|run| run.offset <= offset)?;
     let start = run.start.checked_add(offset.checked_sub(run.offset)?)?;
     blocks(files, start, 1).map(|extent| extent.start().get())
 }
@@ -173,7 +178,8 @@ pub(super) fn read(files: &Files<'_>, runs: &[Run], from: u64, len: usize) -> Re
     let end = from.saturating_add(len_blocks);
     let mut content = vec![0; len];
     let mut buffer = Vec::new();
-    for run in runs.iter().filter(|run| !run.is_unwritten) {
+    let here = runs.get(first(runs, from)..).unwrap_or_default().iter();
+    for run in here.take_while(|run| run.offset < end).filter(|run| !run.is_unwritten) {
         let (first, last) = (run.offset.max(from), run.end().min(end));
         let skipped = run.start.saturating_add(first.saturating_sub(run.offset));
         let extent = last.checked_sub(first).filter(|&count| count > 0);

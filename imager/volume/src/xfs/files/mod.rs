@@ -7,6 +7,8 @@
 mod directory;
 mod fork;
 mod inode;
+#[cfg(test)]
+mod tests;
 
 use super::layout::Layout;
 use super::log;
