@@ -22,7 +22,7 @@ fn a_server_with_a_root_of_xfs_comes_back() {
     }
 }
 
-/// No fstab is read from XFS, so a person says which volume holds data.
+/// Its fstab, on XFS, says which volume holds data.
 fn xfs_comes_back(firmware: Firmware, options: &[&str]) {
     let scratch = Scratch::new();
     let Some(disk) = recipe::server_disk(&scratch, options) else { return };
@@ -30,14 +30,12 @@ fn xfs_comes_back(firmware: Firmware, options: &[&str]) {
         scratch,
         firmware,
         disks: vec![disk],
-        data: "data",
-        is_told: true,
+        data: "/srv",
         loss: Loss::System,
         is_so: "stat -f -c %T / | grep -qx xfs",
     };
     let Some(captured) = story.comes_back() else { return };
-    let root =
-        captured["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == "root");
+    let root = captured["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == "/");
     assert_eq!(root.map(|root| &root["mode"]), Some(&json!("used")), "{captured}");
 }
 
@@ -75,8 +73,7 @@ fn mirrors(loss: Loss) {
     // Each of the three lies on an array, and all arrays have both their members.
     let is_so = "for at in / /boot /srv; do findmnt -no SOURCE $at; done | grep -c /dev/md | grep -qx 3 && \
                  grep -cF '[UU]' /proc/mdstat | grep -qx 3";
-    let story =
-        Story { scratch, firmware: Firmware::SeaBios, disks, data: "/srv", is_told: false, loss, is_so };
+    let story = Story { scratch, firmware: Firmware::SeaBios, disks, data: "/srv", loss, is_so };
     story.comes_back();
 }
 
@@ -92,7 +89,7 @@ fn volume_group(loss: Loss) {
     }
     let is_so = "for at in / /srv; do findmnt -no SOURCE $at; done | grep -c /dev/mapper/server | grep -qx 2";
     let disks = vec![disk];
-    let story = Story { scratch, firmware: Firmware::Ovmf, disks, data: "/srv", is_told: false, loss, is_so };
+    let story = Story { scratch, firmware: Firmware::Ovmf, disks, data: "/srv", loss, is_so };
     story.comes_back();
 }
 
@@ -119,8 +116,6 @@ struct Story {
     disks: Vec<String>,
     /// What the data volume is called.
     data: &'static str,
-    /// Whether a person has to say that it is one.
-    is_told: bool,
     loss: Loss,
     /// A line of shell that succeeds in it, before and after.
     is_so: &'static str,
@@ -190,10 +185,7 @@ impl Story {
     /// One of its disks as it is now.
     fn look(&self, disk: &str) -> Server {
         let mut server = Server::look(&self.scratch, disk.to_owned());
-        let data = server.volumes.iter_mut().find(|volume| volume.at == self.data).expect("the data volume");
-        if self.is_told {
-            data.role = "data".to_owned();
-        }
+        let data = server.volumes.iter().find(|volume| volume.at == self.data).expect("the data volume");
         assert_eq!(data.role, "data", "what is left alone");
         // What logical volumes lie in is not restored in place.
         server.volumes.retain(|volume| volume.kind != "LVM2_member");
@@ -201,12 +193,8 @@ impl Story {
     }
 
     fn capture(&self, servers: &[Server], share: &Share) -> Value {
-        let told = format!("{}=data", servers[0].at(self.data).key);
-        let disks = servers.iter().map(|server| server.disk.as_str());
-        let told = if self.is_told { &["--role", told.as_str()][..] } else { &[] };
-        let captured = share
-            .admin
-            .json(&[&["capture", "--machine", "server"], told, &disks.collect::<Vec<_>>()[..]].concat());
+        let disks: Vec<_> = servers.iter().map(|server| server.disk.as_str()).collect();
+        let captured = share.admin.json(&[&["capture", "--machine", "server"], &disks[..]].concat());
         assert_eq!((&captured["consistency"], &captured["problems"]), (&json!("offline"), &json!([])));
         captured
     }
