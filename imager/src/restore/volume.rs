@@ -1,7 +1,7 @@
 //! Putting one volume back: compare with what is there, write what differs, prove it.
 //!
 //! The volume is recognisable only when it is whole. Before the first write its head (every place at which software
-//! would recognise it) is cleared and flushed, and with it those of all that are restored together ([`Heads`]); then
+//! would recognise it) is cleared and flushed, and with it those of all that are restored together (`Heads`); then
 //! everything else is written and flushed; then read back past the cache and compared by id; only then the head, its
 //! beginning last of all. What already is what it should be is not written at all.
 
