@@ -53,8 +53,11 @@ pub(super) fn carry_out(runs: &[DiskRun<'_>], report: &mut Report) -> Result<()>
     targets = open(&sites, &order)?;
     let outcomes = bodies.write_heads(repository, &jobs(&sites, &order, &targets), monitor)?;
     drop(targets);
-    for (n, (place, outcome)) in order.iter().zip(&outcomes).enumerate() {
-        mark(&mut sites, n, !outcome.damaged.is_empty());
+    outcomes.iter().enumerate().for_each(|(n, outcome)| mark(&mut sites, n, !outcome.damaged.is_empty()));
+    // Told in the order in which the plan was shown.
+    let mut done: Vec<_> = order.iter().zip(&outcomes).collect();
+    done.sort_by_key(|(place, _)| **place);
+    for (place, outcome) in done {
         if let Some(planned) = volume(&sites, *place) {
             report.book(planned, outcome);
         }
