@@ -18,6 +18,7 @@
 mod bitmap;
 pub mod btrfs;
 mod bytes;
+mod crc32c;
 mod detect;
 pub mod exfat;
 pub mod ext;

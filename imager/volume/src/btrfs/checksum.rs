@@ -1,15 +1,13 @@
 //! The four checksums of Btrfs (fs/btrfs/fs.h, `btrfs_csum_type`), over everything behind the field that holds them.
 
+use crate::crc32c::crc32c;
 use blake2::Blake2b;
 use blake2::digest::consts::U32;
-use crc::{CRC_32_ISCSI, Crc, Table};
 use sha2::{Digest, Sha256};
 use twox_hash::XxHash64;
 
 /// `BTRFS_CSUM_SIZE`: the field at the start of every superblock and node.
 pub(super) const CSUM_BYTES: usize = 32;
-
-static CRC_32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// How superblocks, nodes and data are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ impl Checksum {
     pub(super) fn is_right(self, block: &[u8]) -> bool {
         let Some((field, body)) = block.split_at_checked(CSUM_BYTES) else { return false };
         match self {
-            Self::Crc32c => field.starts_with(&CRC_32C.checksum(body).to_le_bytes()),
+            Self::Crc32c => field.starts_with(&crc32c(&[body]).to_le_bytes()),
             Self::XxHash64 => field.starts_with(&XxHash64::oneshot(0, body).to_le_bytes()),
             Self::Sha256 => *field == *Sha256::digest(body),
             Self::Blake2b => *field == *Blake2b::<U32>::digest(body),
