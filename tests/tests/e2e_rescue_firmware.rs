@@ -1,7 +1,7 @@
 //! The boot menu of real firmware, from the rescue environment: captured with the disk, gone, and written again by the
 //! restore of the partition that it starts.
 
-#[allow(dead_code, reason = "each test of the rescue environment takes what it needs")]
+#[expect(dead_code, reason = "each test of the rescue environment takes what it needs")]
 mod rescue;
 
 use halfhour_tests::lab::{Bus, Firmware, Hardware, Machine};

@@ -1,7 +1,6 @@
 //! The rescue environment on a machine in which something does not work: disks that never answer, a medium of which
 //! parts are unreadable. The next step is always there, with the reason before it.
 
-#[allow(dead_code, reason = "each test of the rescue environment takes what it needs")]
 mod rescue;
 
 use halfhour_tests::Scratch;
