@@ -3,6 +3,7 @@
 
 use super::{Survey, Volume};
 use imager_image::manifest::{Role, Stack};
+use std::collections::HashSet;
 
 /// How the warning begins; a plan of a restore finds it in the manifest by that.
 pub const NO_FSTAB: &str = "no /etc/fstab could be read";
@@ -34,7 +35,8 @@ pub(super) fn warning(survey: &Survey) -> Option<String> {
     let counts = |v: &&Volume| v.role == Role::Os && !matches!(v.stack, Some(Stack::Physical { .. }));
     let untold: Vec<_> = survey.volumes.iter().filter(counts).filter(|v| !v.is_told()).collect();
     let may_hold = |volume: &&Volume| volume.mounted().is_some_and(|f| MAY_HOLD_A_SYSTEM.contains(&f.kind));
-    if survey.files.contains_key("/etc/fstab") || untold.len() < 2 || !untold.iter().any(may_hold) {
+    let things: HashSet<_> = untold.iter().map(|volume| thing(volume)).collect();
+    if survey.files.contains_key("/etc/fstab") || things.len() < 2 || !untold.iter().any(may_hold) {
         return None;
     }
     let keys: Vec<_> = untold.iter().map(|volume| volume.key.as_str()).collect();
@@ -44,6 +46,15 @@ pub(super) fn warning(survey: &Survey) -> Option<String> {
          for each that holds data, capture with --role KEY=data",
         others.join(", ")
     ))
+}
+
+/// What a volume is a part of: the devices of one filesystem, and the members of one array, are one thing to tell.
+fn thing(volume: &Volume) -> &str {
+    match &volume.stack {
+        Some(Stack::Member { array, .. }) => array,
+        _ if volume.companions.is_empty() => &volume.key,
+        _ => volume.mounted().and_then(|f| f.uuid.as_deref()).unwrap_or(&volume.key),
+    }
 }
 
 #[cfg(test)]
