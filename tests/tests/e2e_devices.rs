@@ -129,8 +129,21 @@ fn an_operating_system_goes_back_through_its_partitions() {
         );
         let locked: Vec<_> = (EFI..=SWAP).filter(|number| disk.is_read_only(*number)).collect();
         assert_eq!(locked, Vec::<u32>::new(), "the others can be written again");
+        other_boot_code_alone(&machine, &code);
         println!("sectors of {sector} bytes, {more} bytes more: right");
     }
+}
+
+/// Boot code goes between clearing the heads of all volumes and writing them, also where they are what they should be:
+/// a system with half of its boot code must not be found.
+fn other_boot_code_alone(machine: &Machine, code: &str) {
+    let disk = &machine.disk;
+    let restore = || machine.imager.json(&machine.confirmed(&["restore", "m", "--to", &disk.path]));
+    assert_eq!(restore()["written_bytes"], 0, "all is there");
+    junk::poke(Path::new(&disk.path), 0, b"the code of a newer system");
+    let written = restore()["written_bytes"].as_u64().expect("bytes");
+    assert_eq!(judge::digest(&disk.path, 0, BOOT_CODE_BYTES), code);
+    assert!(written > MIB, "{written} bytes written: the heads came back as well");
 }
 
 #[test]
