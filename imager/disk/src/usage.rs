@@ -7,8 +7,11 @@
 //! What other mount namespaces have mounted is not seen here. The kernel refuses the exclusive opening of what they use,
 //! and [`System::uses`] asks it.
 
+mod filesystems;
 mod mounts;
 mod stack;
+
+pub use filesystems::MountedFilesystem;
 
 use crate::identity::Partition;
 use crate::{Device, DeviceNumber, System};
@@ -187,6 +190,15 @@ impl System {
                 drop(self.collect_under_path(&layer, depth - 1, found));
             }
         }
+        self.collect_under(pending, depth, found)
+    }
+
+    fn collect_under(
+        &self,
+        mut pending: Vec<DeviceNumber>,
+        depth: usize,
+        found: &mut BTreeSet<DeviceNumber>,
+    ) -> Result<()> {
         while let Some(number) = pending.pop() {
             if found.insert(number) {
                 let (below, file) = self.directly_under(number)?;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// A mounted file system.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount {
+    /// The kernel's number of the mount.
+    pub(super) id: u64,
     /// The number of the device it is on, or one that the file system made up.
     pub(super) device: Option<DeviceNumber>,
     /// Where.
@@ -31,12 +33,14 @@ pub(super) fn read(system: &System) -> Result<Vec<Mount>> {
 impl Mount {
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let device = fields.nth(2)?;
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let device = fields.nth(1)?;
         let at = unescape(fields.nth(1)?);
         let mut behind = fields.skip_while(|field| *field != b"-").skip(1);
         let (kind, source) = (behind.next()?.to_vec(), unescape(behind.next()?));
         let of_filesystem = unescape(behind.next().unwrap_or_default());
         Some(Self {
+            id,
             device: String::from_utf8_lossy(device).parse().ok(),
             at: PathBuf::from(OsString::from_vec(at)),
             read_only: of_filesystem.split(|&byte| byte == b',').any(|option| option == b"ro"),
@@ -44,6 +48,11 @@ impl Mount {
             source,
             options: of_filesystem,
         })
+    }
+
+    /// The kernel's name for the kind of file system.
+    pub(super) fn kind(&self) -> String {
+        String::from_utf8_lossy(&self.kind).into_owned()
     }
 
     /// The nodes it was mounted from; bcachefs names several with `:` between.

@@ -182,3 +182,22 @@ fn what_lies_under_a_path_is_followed_to_the_disks() {
     mount("1 0 0:50 / ROOT/share rw - nfs4 server:/export rw\n");
     assert!(backs("share").is_empty());
 }
+
+#[test]
+fn a_filesystem_is_one_however_often_it_is_mounted_and_knows_what_lies_beneath() {
+    let machine = machine();
+    machine.file("image", "x");
+    let image = machine.path("image").canonicalize().unwrap();
+    machine.attribute("loop0", "loop/backing_file", format!("{}\n", image.display()));
+    let root = image.parent().unwrap().display().to_string();
+    let mounts = "5 0 8:1 / ROOT rw - ext4 /dev/sda1 rw\n6 5 0:9 / /proc rw - proc proc rw\n\
+        7 5 7:0 / /inner ro - xfs /dev/loop0 ro\n8 5 8:1 /home /bound rw - ext4 /dev/sda1 rw\n";
+    machine.file("proc/self/mountinfo", mounts.replace("ROOT", &root));
+    let found = machine.system.filesystems().unwrap();
+    let [outer, inner] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(outer.mounts, [(5, root.into()), (8, "/bound".into())]);
+    assert_eq!((outer.kind.as_str(), outer.read_only), ("ext4", false));
+    assert_eq!(outer.devices, [number("8:1")]);
+    assert!(inner.read_only);
+    assert_eq!(inner.beneath, ["8:0", "8:1", "7:0"].map(number).into());
+}
