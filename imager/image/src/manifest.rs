@@ -319,6 +319,17 @@ pub struct System {
     pub files: std::collections::BTreeMap<String, String>,
 }
 
+/// How often a machine is captured by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The time from one capture to the next.
+    pub every_seconds: u64,
+    /// How often one of them is full: `daily`, `weekly`, `monthly`; or never.
+    pub full: Option<String>,
+    /// How often one is compared with the last full one.
+    pub differential: Option<String>,
+}
+
 /// The sealed part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -326,6 +337,9 @@ pub struct Manifest {
     pub header: Header,
     /// Who made it: program and version.
     pub agent: String,
+    /// The schedule it was made under; none when a person asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// The capture it was compared with.
     pub parent: Option<CaptureId>,
     /// How far it is one instant.

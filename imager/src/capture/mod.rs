@@ -21,7 +21,7 @@ use crate::repository::{Repository, object};
 use crate::survey::Survey;
 use blocks::Blocks;
 use dedup::Dedup;
-use imager_image::manifest::{Consistency, Cost, Header, Kind, Manifest, Map, Problem};
+use imager_image::manifest::{Consistency, Cost, Header, Kind, Manifest, Map, Problem, Schedule};
 use imager_image::{CaptureId, Compression, names};
 use imager_units::{ByteLen, Context, Error, ErrorKind, ExtentSet, Result};
 use packer::Packer;
@@ -61,6 +61,8 @@ pub struct Options {
     pub hardware_uuid: Option<String>,
     /// Take the machine's name over although it belongs to other hardware.
     pub rebind: bool,
+    /// The schedule it is made under.
+    pub schedule: Option<Schedule>,
 }
 
 /// A capture under way: its header and what it is compared with.

@@ -60,6 +60,7 @@ pub(super) fn manifest(
     let mut manifest = Manifest {
         header: draft.header.clone(),
         agent: concat!("imager ", env!("CARGO_PKG_VERSION")).to_owned(),
+        schedule: options.schedule.clone(),
         parent: draft.parent.as_ref().map(|parent| parent.header.id),
         consistency: options.consistency,
         system: System {

@@ -56,6 +56,7 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         consistency,
         hardware_uuid: is_block.then(hardware_uuid).flatten(),
         rebind: options.rebind,
+        schedule: None,
     };
     let manifest =
         capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {
@@ -115,7 +116,7 @@ fn refused(users: &[String]) -> Failure {
 }
 
 /// This host's name, or for image files the first file's.
-fn default_machine(paths: &[PathBuf], is_block: bool) -> Result<String, Failure> {
+pub(super) fn default_machine(paths: &[PathBuf], is_block: bool) -> Result<String, Failure> {
     let name = if is_block {
         nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok())
     } else {

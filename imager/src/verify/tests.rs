@@ -40,6 +40,7 @@ fn share() -> Arc<MemoryStore> {
             consistency: Consistency::Offline,
             hardware_uuid: None,
             rebind: false,
+            schedule: None,
         };
         capture::run(&repository, &survey, &options, &Silent::default()).unwrap();
         bytes[20 << 20..22 << 20].copy_from_slice(&noise(2, 2 << 20));

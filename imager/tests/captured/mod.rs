@@ -114,6 +114,7 @@ impl Fixture {
             consistency: Consistency::Offline,
             hardware_uuid: None,
             rebind: false,
+            schedule: None,
         };
         let manifest = imager::capture::run(&self.repository, &survey, &options, &Silent::default()).unwrap();
         // As anybody else sees it.

@@ -72,6 +72,7 @@ pub(crate) fn options(machine: &str, kind: Option<Kind>) -> Options {
         consistency: Consistency::Offline,
         hardware_uuid: None,
         rebind: false,
+        schedule: None,
     }
 }
 

@@ -25,6 +25,7 @@ fn manifest() -> Manifest {
         warnings: Vec::new(),
         problems: Vec::new(),
         not_captured: Vec::new(),
+        schedule: None,
         elapsed_seconds: 0.5,
     }
 }

@@ -284,6 +284,7 @@ pub fn manifest(header: Header, disks: Vec<Disk>, volumes: Vec<Volume>) -> Manif
         warnings: Vec::new(),
         problems: Vec::new(),
         not_captured: Vec::new(),
+        schedule: None,
         elapsed_seconds: 0.5,
     }
 }

@@ -42,6 +42,7 @@ pub fn take(repository: &Repository, bytes: &[u8], kind: Kind) -> Manifest {
         consistency: Consistency::Offline,
         hardware_uuid: None,
         rebind: false,
+        schedule: None,
     };
     capture::run(repository, &seen, &options, &Silent::default()).expect("memory takes everything")
 }
