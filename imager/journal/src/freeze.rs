@@ -1,5 +1,11 @@
 //! An instant at which nothing changes.
 
+pub(crate) mod chosen;
+mod freezer;
+pub(crate) mod urgent;
+
+pub use freezer::{FreezeOptions, Freezer};
+
 use imager_units::Result;
 use std::time::{Duration, Instant};
 

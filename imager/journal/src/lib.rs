@@ -5,7 +5,9 @@
 //! lets go of them whatever happens.
 
 mod freeze;
+pub mod guard;
 mod log;
+mod sys;
 
-pub use freeze::{Freeze, FrozenFor};
+pub use freeze::{Freeze, FreezeOptions, Freezer, FrozenFor};
 pub use log::{ChangeLog, Epoch, MARK_BYTES, Marks, Since};

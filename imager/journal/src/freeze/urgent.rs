@@ -1,0 +1,48 @@
+//! What keeps a process from waiting for others while filesystems are frozen: its memory is locked, so that nothing has
+//! to be written to a frozen filesystem to get it back, and its thread runs before all that are not real-time.
+//!
+//! A container may allow neither. Then a freeze takes longer, and the guard ends it if it takes too long.
+
+use crate::sys;
+use nix::libc;
+use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
+use std::ffi::c_int;
+
+/// Locks what memory the process has.
+pub(crate) fn lock_memory() {
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT) {
+        tracing::debug!("memory cannot be locked: {error}");
+    }
+}
+
+/// Lets go of it again.
+pub(crate) fn unlock_memory() {
+    if let Err(error) = munlockall() {
+        tracing::debug!("memory cannot be unlocked: {error}");
+    }
+}
+
+/// The calling thread runs before others until this is dropped.
+pub(crate) struct Urgent {
+    before: Option<c_int>,
+}
+
+impl Urgent {
+    /// `priority` above that of others who are urgent.
+    pub(crate) fn new(priority: c_int) -> Self {
+        let before = sys::scheduling();
+        let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+        let set = before.and_then(|before| sys::schedule(policy, priority).map(|()| before));
+        Self { before: set.inspect_err(|error| tracing::debug!("no real-time scheduling: {error}")).ok() }
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        // Whoever was real-time before stays so.
+        let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE];
+        if let Some(before) = self.before.filter(|before| ordinary.contains(before)) {
+            let _nothing_lost = sys::schedule(before, 0);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The kernel calls that are not safe Rust.
+//!
+//! Each wrapper takes the descriptor of an open file, which the borrow keeps open, and memory of just the type that
+//! the kernel reads or writes.
+#![expect(unsafe_code, reason = "these calls take raw pointers and descriptors; no crate wraps them")]
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{self, MapFlags, ProtFlags};
+use std::ffi::c_int;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::AtomicU64;
+
+mod raw {
+    use std::ffi::c_int;
+
+    // `linux/fs.h`: _IOWR, though neither reads what it is given.
+    nix::ioctl_readwrite!(fifreeze, b'X', 119, c_int);
+    nix::ioctl_readwrite!(fithaw, b'X', 120, c_int);
+}
+
+/// Freezes the filesystem that a folder lies on (`FIFREEZE`).
+pub(crate) fn freeze(folder: &File) -> Result<(), Errno> {
+    let mut unused: c_int = 0;
+    // SAFETY: `folder` is open for the call; the kernel does not use the pointer, which is to an int.
+    unsafe { raw::fifreeze(folder.as_raw_fd(), &raw mut unused) }?;
+    Ok(())
+}
+
+/// Thaws the filesystem that a folder lies on (`FITHAW`); `EINVAL` when it was not frozen.
+pub(crate) fn thaw(folder: &File) -> Result<(), Errno> {
+    let mut unused: c_int = 0;
+    // SAFETY: `folder` is open for the call; the kernel does not use the pointer, which is to an int.
+    unsafe { raw::fithaw(folder.as_raw_fd(), &raw mut unused) }?;
+    Ok(())
+}
+
+/// How the calling thread is scheduled (`sched_getscheduler`).
+pub(crate) fn scheduling() -> Result<c_int, Errno> {
+    // SAFETY: the call takes no memory; 0 is the calling thread.
+    Errno::result(unsafe { libc::sched_getscheduler(0) })
+}
+
+/// Has the calling thread scheduled otherwise (`sched_setscheduler`); `priority` is 0 for what is not real-time.
+pub(crate) fn schedule(policy: c_int, priority: c_int) -> Result<(), Errno> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one `sched_param`, and `parameters` is one; 0 is the calling thread.
+    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })?;
+    Ok(())
+}
+
+/// Words of a kernel map that are shared with the programs which write them (`BPF_F_MMAPABLE`), until dropped.
+pub(crate) struct SharedWords {
+    /// Lent out only for as long as this lives.
+    words: &'static [AtomicU64],
+}
+
+impl SharedWords {
+    /// The first `count` words of a map whose values lie one after the other.
+    pub(crate) fn map(map: BorrowedFd<'_>, count: NonZeroUsize) -> Result<Self, Errno> {
+        let bytes = count.checked_mul(NonZeroUsize::MIN.saturating_add(7)).ok_or(Errno::EOVERFLOW)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new place of the kernel's choosing. It is page-aligned and, or the call fails, as long as asked.
+        let at = unsafe { mman::mmap(None, bytes, protection, MapFlags::MAP_SHARED, map, 0) }?;
+        // SAFETY: the mapping above is alive until the drop, shared and written only atomically; any bits are a word.
+        let words = unsafe { std::slice::from_raw_parts(at.cast::<AtomicU64>().as_ptr(), count.get()) };
+        Ok(Self { words })
+    }
+
+    /// The words.
+    pub(crate) fn get(&self) -> &[AtomicU64] {
+        self.words
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        let at = std::ptr::NonNull::from(self.words).cast();
+        // SAFETY: just what was mapped, once; nobody can hold a reference, since all of them borrow `self`.
+        drop(unsafe { mman::munmap(at, std::mem::size_of_val(self.words)) });
+    }
+}
+
+/// How often a program was not run because it ran already (`recursion_misses` of `BPF_OBJ_GET_INFO_BY_FD`).
+pub(crate) fn program_misses(program: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = u32::try_from(size_of_val(&info)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel writes at most `len` bytes to `info`, and nothing else since all of its pointers are null.
+    let status = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut len)
+    };
+    Errno::result(status).map(|_| info.recursion_misses)
+}
