@@ -105,6 +105,11 @@ pub(crate) enum Command {
     Export(Export),
     /// Add, list, remove and test the keys of an encrypted repository
     Key(Key),
+    /// Thaw the filesystems that a capture left frozen when it was killed
+    Thaw,
+    /// Watch over a freeze; captures start it
+    #[command(hide = true)]
+    FreezeGuard,
     /// Print a shell's completions
     Completions(Completions),
     /// Write the man pages into a folder

@@ -26,6 +26,7 @@ mod reports;
 mod restore;
 mod secret;
 mod session;
+mod thaw;
 mod verify;
 
 use args::{Arguments, Command};
@@ -114,6 +115,8 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Export(options) => export::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
+        Command::Thaw => thaw::run(&global),
+        Command::FreezeGuard => thaw::guard(),
         Command::Completions(options) => documents::completions(&options),
         Command::Man(options) => documents::man(&options),
     }
