@@ -1,9 +1,11 @@
 //! An instant at which nothing changes.
 
+mod arena;
 pub(crate) mod chosen;
 mod freezer;
 pub(crate) mod urgent;
 
+pub use arena::Arena;
 pub use freezer::{FreezeOptions, Freezer};
 
 use imager_units::Result;

@@ -9,5 +9,5 @@ pub mod guard;
 mod log;
 mod sys;
 
-pub use freeze::{Freeze, FreezeOptions, Freezer, FrozenFor};
+pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor};
 pub use log::{ChangeLog, Epoch, MARK_BYTES, Marks, Since};

@@ -11,6 +11,7 @@ use std::ffi::c_int;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 mod raw {
@@ -92,4 +93,16 @@ pub(crate) fn program_misses(program: BorrowedFd<'_>) -> Result<u64, Errno> {
         libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut len)
     };
     Errno::result(status).map(|_| info.recursion_misses)
+}
+
+/// Keeps memory from being swapped out (`mlock`).
+pub(crate) fn lock(memory: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel neither reads nor writes the memory, and the borrow keeps it where it is.
+    unsafe { mman::mlock(NonNull::from(memory).cast(), memory.len()) }
+}
+
+/// Lets it be swapped out again; what was freed since is not locked anyway (`munlock`).
+pub(crate) fn unlock(memory: &[u8]) {
+    // SAFETY: as above. It fails where nothing was locked, which is as well.
+    let _unlocked = unsafe { mman::munlock(NonNull::from(memory).cast(), memory.len()) };
 }
