@@ -29,6 +29,7 @@ pub mod lvm;
 pub mod md;
 pub mod ntfs;
 mod other;
+mod path;
 mod read;
 mod seam;
 pub mod swap;

@@ -26,12 +26,25 @@ impl Checksum {
 
     /// Whether a superblock or node holds its own sum. Bytes of the field that the sum does not fill do not count.
     pub(super) fn is_right(self, block: &[u8]) -> bool {
-        let Some((field, body)) = block.split_at_checked(CSUM_BYTES) else { return false };
+        block.split_at_checked(CSUM_BYTES).is_some_and(|(field, body)| self.is_of(field, body))
+    }
+
+    /// How long a sum is where it stands alone.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Crc32c => 4,
+            Self::XxHash64 => 8,
+            Self::Sha256 | Self::Blake2b => CSUM_BYTES,
+        }
+    }
+
+    /// Whether `field`, which may be longer than a sum, begins with that of `body`.
+    pub(super) fn is_of(self, field: &[u8], body: &[u8]) -> bool {
         match self {
             Self::Crc32c => field.starts_with(&crc32c(&[body]).to_le_bytes()),
             Self::XxHash64 => field.starts_with(&XxHash64::oneshot(0, body).to_le_bytes()),
-            Self::Sha256 => *field == *Sha256::digest(body),
-            Self::Blake2b => *field == *Blake2b::<U32>::digest(body),
+            Self::Sha256 => field.starts_with(&Sha256::digest(body)),
+            Self::Blake2b => field.starts_with(&Blake2b::<U32>::digest(body)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::chunk::{CHUNK_ITEM, Chunks};
 use super::devices::Devices;
 use super::node::Key;
-use super::roots::{self, LOG_TREES, Roots};
+use super::roots::{self, Roots};
 use super::space::Space;
 use super::superblock::{COMPAT_RO_BLOCK_GROUP_TREE, Root, Superblock};
 use super::tree::Forest;
@@ -45,8 +45,8 @@ pub(super) fn map(volumes: &[&dyn ReadAt]) -> Result<UsedMap> {
         forest.walk(&chunks, root, &mut |key, data| space.take(key, data))?;
     }
     let nodes = forest.take_nodes();
-    if sb.log_root != 0 {
-        map_log(&mut forest, &chunks, sb, &mut space)?;
+    if let Some(root) = roots::of_logs(sb) {
+        map_log(&mut forest, &chunks, sb, root, &mut space)?;
     }
     let used = space.finish(sb, &nodes)?;
     let bounds = device.volume.geometry().extent();
@@ -56,7 +56,7 @@ pub(super) fn map(volumes: &[&dyn ReadAt]) -> Result<UsedMap> {
 }
 
 /// All chunks, from the chunk tree, whose own chunks the superblock names.
-fn read_chunks(forest: &mut Forest<'_>, devices: &Devices<'_>, sb: &Superblock) -> Result<Chunks> {
+pub(super) fn read_chunks(forest: &mut Forest<'_>, devices: &Devices<'_>, sb: &Superblock) -> Result<Chunks> {
     let system = Chunks::of_system(sb)?;
     devices.check(&system)?;
     let (mut chunks, mut known) = (Chunks::default(), 0_u64);
@@ -102,9 +102,13 @@ fn check_replace(forest: &mut Forest<'_>, chunks: &Chunks, root: Root) -> Result
 }
 
 /// The log of `fsync`, which is not yet in the extent tree: its nodes, and the extents of the files in it.
-fn map_log(forest: &mut Forest<'_>, chunks: &Chunks, sb: &Superblock, space: &mut Space<'_>) -> Result<()> {
-    let (logical, level) = (sb.log_root, sb.log_root_level);
-    let root = Root { logical, level, generation: sb.generation.saturating_add(1), owner: LOG_TREES };
+fn map_log(
+    forest: &mut Forest<'_>,
+    chunks: &Chunks,
+    sb: &Superblock,
+    root: Root,
+    space: &mut Space<'_>,
+) -> Result<()> {
     let mut trees = Vec::new();
     forest.walk(chunks, root, &mut |key, data| {
         trees.extend(roots::of_log(key, data)?);

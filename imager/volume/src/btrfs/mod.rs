@@ -15,6 +15,7 @@
 mod checksum;
 mod chunk;
 mod devices;
+mod files;
 mod map;
 mod node;
 mod profile;
@@ -24,6 +25,8 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 mod tree;
+
+pub use files::{Files, Subvolume};
 
 use crate::{Filesystem, Member, UsedBlocks, UsedMap};
 use imager_disk::ReadAt;

@@ -21,6 +21,12 @@ pub(super) struct Key {
 impl Key {
     /// `struct btrfs_disk_key`.
     pub(super) const BYTES: usize = 17;
+    pub(super) const LEAST: Self = Self::new(0, 0, 0);
+    pub(super) const MOST: Self = Self::new(u64::MAX, u8::MAX, u64::MAX);
+
+    pub(super) const fn new(objectid: u64, kind: u8, offset: u64) -> Self {
+        Self { objectid, kind, offset }
+    }
 
     pub(super) fn parse(b: Bytes<'_>, at: usize) -> Option<Self> {
         let field = Bytes(b.slice(at, Self::BYTES)?);

@@ -13,8 +13,8 @@ const CHUNK_TREE: u64 = 3;
 const DEV_TREE: u64 = 4;
 const BLOCK_GROUP_TREE: u64 = 11;
 /// `BTRFS_TREE_LOG_OBJECTID`, -6.
-pub(super) const LOG_TREES: u64 = u64::MAX - 5;
-const ROOT_ITEM: u8 = 132;
+const LOG_TREES: u64 = u64::MAX - 5;
+pub(super) const ROOT_ITEM: u8 = 132;
 
 /// Of `struct btrfs_root_item`, which begins with an inode item of 160 bytes.
 const GENERATION_OFFSET: usize = 160;
@@ -41,9 +41,7 @@ impl Roots {
         has_block_group_tree: bool,
     ) -> Result<Self> {
         let (mut extents, mut devices, mut block_groups) = (None, None, None);
-        let (logical, level) = (sb.root, sb.root_level);
-        let root = Root { logical, level, generation: sb.generation, owner: ROOT_TREE };
-        forest.walk(chunks, root, &mut |key, data| {
+        forest.walk(chunks, of_roots(sb), &mut |key, data| {
             let place = match (key.objectid, key.kind) {
                 (EXTENT_TREE, ROOT_ITEM) => &mut extents,
                 (DEV_TREE, ROOT_ITEM) => &mut devices,
@@ -64,10 +62,42 @@ impl Roots {
     }
 }
 
+/// The root of the root tree.
+pub(super) fn of_roots(sb: &Superblock) -> Root {
+    let (logical, level) = (sb.root, sb.root_level);
+    Root { logical, level, generation: sb.generation, owner: ROOT_TREE }
+}
+
+/// The root of a tree by its number: the newest where there are several.
+///
+/// # Errors
+/// `Io`, `Corrupt`.
+pub(super) fn of_tree(
+    forest: &mut Forest<'_>,
+    chunks: &Chunks,
+    sb: &Superblock,
+    tree: u64,
+) -> Result<Option<Root>> {
+    let mut found = None;
+    let range = Key::new(tree, ROOT_ITEM, 0)..=Key::new(tree, ROOT_ITEM, u64::MAX);
+    forest.walk_between(chunks, of_roots(sb), &range, &mut |_, data| {
+        found = Some(root_item(data, tree)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// The root of the chunk tree.
 pub(super) fn of_chunks(sb: &Superblock) -> Root {
     let (logical, level) = (sb.chunk_root, sb.chunk_root_level);
     Root { logical, level, generation: sb.chunk_root_generation, owner: CHUNK_TREE }
+}
+
+/// The root of the tree that lists the log trees; none where nothing was logged.
+pub(super) fn of_logs(sb: &Superblock) -> Option<Root> {
+    let (logical, level) = (sb.log_root, sb.log_root_level);
+    let root = Root { logical, level, generation: sb.generation.saturating_add(1), owner: LOG_TREES };
+    (logical != 0).then_some(root)
 }
 
 /// The roots of the log trees in the tree that lists them; none for other items.

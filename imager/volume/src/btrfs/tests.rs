@@ -2,7 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers chosen here, put into narrow fields")]
 
-mod recipe;
+pub(super) mod recipe;
 
 use super::Btrfs;
 use super::profile::tests::naive;

@@ -10,6 +10,13 @@ use super::node::{Child, Key, Node};
 use super::superblock::{MAX_LEVEL, Root, Superblock};
 use crate::gather::Gather;
 use imager_units::{ByteLen, ByteOffset, Error, Extent, ExtentSet, Result};
+use std::ops::RangeInclusive;
+
+/// `BTRFS_FS_TREE_OBJECTID`: the subvolume at the top.
+pub(super) const FS_TREE: u64 = 5;
+/// `BTRFS_FIRST_FREE_OBJECTID`, `BTRFS_LAST_FREE_OBJECTID`; larger ones would be levels of quota groups.
+const FIRST_FREE: u64 = 256;
+const LAST_FREE: u64 = (1 << 48) - 1;
 
 /// What is done with every item.
 pub(super) type Each<'e> = dyn FnMut(Key, &[u8]) -> Result<()> + 'e;
@@ -50,17 +57,33 @@ impl<'a> Forest<'a> {
     /// # Errors
     /// `Io`, `Corrupt`, and those of `each`.
     pub(super) fn walk(&mut self, chunks: &Chunks, root: Root, each: &mut Each<'_>) -> Result<()> {
+        self.walk_between(chunks, root, &(Key::LEAST..=Key::MOST), each)
+    }
+
+    /// As [`walk`](Self::walk), of the items whose keys are in `range`; nodes that cannot have any are not read.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn walk_between(
+        &mut self,
+        chunks: &Chunks,
+        root: Root,
+        range: &RangeInclusive<Key>,
+        each: &mut Each<'_>,
+    ) -> Result<()> {
         let Root { logical, level, generation, owner } = root;
         if level >= MAX_LEVEL {
             return Err(Error::corrupt(format!("the tree at {logical:#x} is higher than trees can be")));
         }
-        self.visit(chunks, Wanted { logical, level, generation, owner, first: None }, &mut None, each)
+        let wanted = Wanted { logical, level, generation, owner, first: None };
+        self.visit(chunks, wanted, range, &mut None, each)
     }
 
     fn visit(
         &mut self,
         chunks: &Chunks,
         wanted: Wanted,
+        range: &RangeInclusive<Key>,
         last: &mut Option<Key>,
         each: &mut Each<'_>,
     ) -> Result<()> {
@@ -75,7 +98,9 @@ impl<'a> Forest<'a> {
                     return Err(disordered());
                 }
                 *last = Some(key);
-                each(key, data)?;
+                if range.contains(&key) {
+                    each(key, data)?;
+                }
             }
             return if first.is_none() { Ok(()) } else { Err(disordered()) };
         }
@@ -86,10 +111,19 @@ impl<'a> Forest<'a> {
         if !in_order || starts.is_none() || wanted.first.is_some_and(|first| starts != Some(first)) {
             return Err(disordered());
         }
-        for Child { key, logical, generation } in children {
-            let level = wanted.level.saturating_sub(1);
-            let child = Wanted { logical, level, generation, owner: wanted.owner, first: Some(key) };
-            self.visit(chunks, child, last, each)?;
+        let behind = children.iter().skip(1).map(|next| Some(next.key)).chain([None]);
+        let may_have = |child: &Child, behind: Option<Key>| {
+            child.key <= *range.end() && behind.is_none_or(|behind| behind > *range.start())
+        };
+        let wanted_of = |child: &Child| Wanted {
+            logical: child.logical,
+            level: wanted.level.saturating_sub(1),
+            generation: child.generation,
+            owner: wanted.owner,
+            first: Some(child.key),
+        };
+        for (child, _) in children.iter().zip(behind).filter(|(child, behind)| may_have(child, *behind)) {
+            self.visit(chunks, wanted_of(child), range, last, each)?;
         }
         Ok(())
     }
@@ -131,7 +165,7 @@ impl<'a> Forest<'a> {
             node.bytenr == at
                 && node.level == wanted.level
                 && node.generation == wanted.generation
-                && node.owner == wanted.owner
+                && is_node_of(wanted.owner, node.owner)
                 && node.fsid == self.sb.metadata_fsid()
         };
         if Node::parse(bytes).is_some_and(says) {
@@ -139,4 +173,15 @@ impl<'a> Forest<'a> {
         }
         Err(Error::corrupt(format!("the tree node at {at:#x} is another than its parent says")))
     }
+}
+
+/// Whether a tree may have a node that says it is of `owner`: snapshots share the nodes of what they are of
+/// (`btrfs_check_eb_owner`).
+fn is_node_of(tree: u64, owner: u64) -> bool {
+    tree == owner || is_of_files(tree) && is_of_files(owner)
+}
+
+/// Whether a tree is one of files (`is_fstree`): the first, and those of subvolumes.
+pub(super) fn is_of_files(tree: u64) -> bool {
+    tree == FS_TREE || (FIRST_FREE..=LAST_FREE).contains(&tree)
 }

@@ -4,41 +4,45 @@ use crate::btrfs::profile::Profile;
 use imager_disk::MemoryDisk;
 use imager_units::SectorSize;
 
-pub(super) const NODE: u64 = 16_384;
-pub(super) const LOGICAL: u64 = 16 << 20;
-pub(super) const CHUNK: u64 = 3 << 20;
+pub(in crate::btrfs) const NODE: u64 = 16_384;
+pub(in crate::btrfs) const LOGICAL: u64 = 16 << 20;
+pub(in crate::btrfs) const CHUNK: u64 = 3 << 20;
 /// Where each device has its stripe.
-pub(super) const PHYSICAL: u64 = 0x11_0000;
-pub(super) const DEVICE: u64 = 8 << 20;
+pub(in crate::btrfs) const PHYSICAL: u64 = 0x11_0000;
+pub(in crate::btrfs) const DEVICE: u64 = 8 << 20;
 /// Behind the filesystem on each device.
-pub(super) const TAIL: u64 = 777;
+pub(in crate::btrfs) const TAIL: u64 = 777;
 const FSID: [u8; 16] = *b"filesystem's id.";
 const GENERATION: u64 = 7;
 const LOG: u64 = u64::MAX - 5;
 
-pub(super) type Item = ((u64, u8, u64), Vec<u8>);
-pub(super) type Place = (u64, u64);
+pub(in crate::btrfs) type Item = ((u64, u8, u64), Vec<u8>);
+pub(in crate::btrfs) type Place = (u64, u64);
 
 /// What is to be made.
 #[derive(Clone)]
-pub(super) struct Recipe {
+pub(in crate::btrfs) struct Recipe {
     /// Bits of the chunk's type beside what it holds, stripes, `sub_stripes`.
-    pub(super) profile: (u64, u16, u16),
-    pub(super) devices: u64,
+    pub(in crate::btrfs) profile: (u64, u16, u16),
+    pub(in crate::btrfs) devices: u64,
     /// Bytes of data by their place in the chunk.
-    pub(super) data: Vec<Place>,
+    pub(in crate::btrfs) data: Vec<Place>,
     /// Such as only the log knows; `None` for no log.
-    pub(super) log: Option<Vec<Place>>,
-    pub(super) block_group_tree: bool,
-    pub(super) replace_state: u64,
+    pub(in crate::btrfs) log: Option<Vec<Place>>,
+    pub(in crate::btrfs) block_group_tree: bool,
+    pub(in crate::btrfs) replace_state: u64,
     /// What is added to the group's and the superblock's count.
-    pub(super) wrong: (u64, u64),
+    pub(in crate::btrfs) wrong: (u64, u64),
     /// Items of the extent tree instead of those that are right.
-    pub(super) extents: Option<Vec<Item>>,
+    pub(in crate::btrfs) extents: Option<Vec<Item>>,
     /// What the second leaf of the extent tree is said to be: itself, or another node.
-    pub(super) second_leaf: u64,
-    pub(super) incompat: u64,
-    pub(super) flags: u64,
+    pub(in crate::btrfs) second_leaf: u64,
+    pub(in crate::btrfs) incompat: u64,
+    pub(in crate::btrfs) flags: u64,
+    /// More trees of one leaf each: its number, the tree's, the items.
+    pub(in crate::btrfs) trees: Vec<(u64, u64, Vec<Item>)>,
+    /// More items of the root tree.
+    pub(in crate::btrfs) roots: Vec<Item>,
 }
 
 impl Default for Recipe {
@@ -55,6 +59,8 @@ impl Default for Recipe {
             second_leaf: 3,
             incompat: 0x341,
             flags: 1,
+            trees: Vec::new(),
+            roots: Vec::new(),
         }
     }
 }
@@ -62,7 +68,7 @@ impl Default for Recipe {
 /// The nodes, by their number: chunk tree, root tree, extent tree and its two leaves, device tree, block groups, log.
 const CHUNKS: u64 = 0;
 const ROOTS: u64 = 1;
-pub(super) const EXTENTS: u64 = 2;
+pub(in crate::btrfs) const EXTENTS: u64 = 2;
 const FIRST_LEAF: u64 = 4;
 const DEVICES: u64 = 5;
 const GROUPS: u64 = 6;
@@ -70,15 +76,15 @@ const LOGS: u64 = 7;
 const LOG_TREE: u64 = 8;
 
 /// Where a node lies.
-pub(super) fn node_at(number: u64) -> u64 {
+pub(in crate::btrfs) fn node_at(number: u64) -> u64 {
     LOGICAL + number * NODE
 }
 
-fn le(values: &[u64]) -> Vec<u8> {
+pub(in crate::btrfs) fn le(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn crc(block: &mut [u8]) {
+pub(in crate::btrfs) fn crc(block: &mut [u8]) {
     let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&block[32..]);
     block[..4].copy_from_slice(&sum.to_le_bytes());
 }
@@ -134,7 +140,7 @@ impl Recipe {
     }
 
     /// Everything allocated, by its place in the chunk, log included.
-    pub(super) fn allocated(&self) -> Vec<Place> {
+    pub(in crate::btrfs) fn allocated(&self) -> Vec<Place> {
         let mut nodes = self.numbers();
         nodes.extend(self.log.iter().flat_map(|_| [LOGS, LOG_TREE]));
         let nodes = nodes.into_iter().map(|number| (number * NODE, NODE));
@@ -161,7 +167,7 @@ impl Recipe {
     }
 
     /// The items of the extent tree.
-    pub(super) fn extent_items(&self) -> Vec<Item> {
+    pub(in crate::btrfs) fn extent_items(&self) -> Vec<Item> {
         let mut items: Vec<Item> =
             self.numbers().into_iter().map(|number| ((node_at(number), 169, 0), vec![0; 33])).collect();
         items.extend(self.data.iter().map(|&(at, len)| ((LOGICAL + at, 168, len), vec![0; 53])));
@@ -205,6 +211,12 @@ impl Recipe {
             let items: Vec<_> = (0..).zip(log).map(file).collect();
             nodes.push((LOG_TREE, leaf(LOG_TREE, LOG, &items, GENERATION + 1)));
         }
+        for (number, tree, items) in &self.trees {
+            roots.push(((*tree, 132, 0), root_item(*number, 0, GENERATION)));
+            nodes.push((*number, leaf(*number, *tree, items, GENERATION)));
+        }
+        roots.extend(self.roots.iter().cloned());
+        roots.sort_by_key(|(key, _)| *key);
         let items = self.extents.clone().unwrap_or_else(|| self.extent_items());
         let (first, second) = items.split_at(items.len() / 2);
         let mut top = header(EXTENTS, 2, 1, 2, GENERATION);
@@ -255,7 +267,7 @@ impl Recipe {
     }
 
     /// Its devices' bytes. What is not in use holds 0xEE.
-    pub(super) fn make(&self) -> Vec<Vec<u8>> {
+    pub(in crate::btrfs) fn make(&self) -> Vec<Vec<u8>> {
         let (kind, stripes, sub) = self.profile;
         let profile = Profile::new(kind | 7, stripes.into(), sub.into()).unwrap();
         let mut devices: Vec<_> = (1..=self.devices)
@@ -278,7 +290,7 @@ impl Recipe {
     }
 
     /// Its devices.
-    pub(super) fn disks(&self) -> Vec<MemoryDisk> {
+    pub(in crate::btrfs) fn disks(&self) -> Vec<MemoryDisk> {
         self.make().into_iter().map(|bytes| MemoryDisk::from_bytes(&bytes, SectorSize::B512)).collect()
     }
 }

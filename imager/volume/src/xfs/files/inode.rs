@@ -2,6 +2,7 @@
 
 use super::Files;
 use crate::bytes::Bytes;
+use crate::path::Kind;
 use crate::read::read;
 use crate::xfs::checksum;
 use imager_units::{ByteLen, Error, Extent, Result};
@@ -13,27 +14,17 @@ const CORE_BYTES: usize = 100;
 const CORE_3_BYTES: usize = 176;
 /// `XFS_DINODE_MIN_LOG`, `XFS_DINODE_MAX_LOG`.
 const INODE_LOGS: std::ops::RangeInclusive<u8> = 8..=11;
-const S_IFMT: u16 = 0o170_000;
-
-/// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Folder,
-    File,
-    Link,
-    Other,
-}
 
 /// How the data fork holds its data (`enum xfs_dinode_fmt`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Local,
     Extents,
     Tree,
 }
 
 /// An inode, with the bytes of its data fork.
-pub(super) struct Inode {
+pub(crate) struct Inode {
     pub(super) number: u64,
     pub(super) kind: Kind,
     pub(super) size: u64,
@@ -74,12 +65,7 @@ impl Inode {
             0 => literal,
             len => literal.get(..len)?,
         };
-        let kind = match b.be16(2)? & S_IFMT {
-            0o040_000 => Kind::Folder,
-            0o100_000 => Kind::File,
-            0o120_000 => Kind::Link,
-            _ => Kind::Other,
-        };
+        let kind = Kind::of_mode(b.be16(2)?.into());
         let format = match b.byte(5)? {
             1 => Format::Local,
             2 => Format::Extents,

@@ -14,12 +14,11 @@ use super::layout::Layout;
 use super::log;
 use super::superblock::Superblock;
 use crate::bytes::Bytes;
+use crate::path::{self, Kind, Tree};
 use imager_disk::ReadAt;
-use imager_units::{Error, ErrorKind, Result};
-use inode::{Inode, Kind};
+use imager_units::{Error, Result};
+use inode::Inode;
 
-/// More symbolic links on the way are a circle.
-const MOST_LINKS: usize = 8;
 /// `XFS_SYMLINK_MAXLEN`.
 const LONGEST_LINK_BYTES: u64 = 1024;
 const SB_ROOTINO_OFFSET: usize = 56;
@@ -57,42 +56,8 @@ impl<'a> Files<'a> {
     }
 
     fn find(&self, path: &str) -> Result<Inode> {
-        let mut left = names(path.as_bytes());
         let root = Bytes(&self.sb.bytes).be64(SB_ROOTINO_OFFSET).unwrap_or(0);
-        let mut way = vec![Inode::read(self, root)?];
-        let mut links: usize = 0;
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no {path}"));
-        while let Some(name) = left.pop() {
-            if name == b".." {
-                way.truncate(way.len().saturating_sub(1).max(1));
-                continue;
-            }
-            let folder = way.last().filter(|inode| inode.kind == Kind::Folder).ok_or_else(missing)?;
-            let number = directory::look_up(self, folder, &name)?.ok_or_else(missing)?;
-            let inode = Inode::read(self, number)?;
-            if inode.kind != Kind::Link {
-                way.push(inode);
-                continue;
-            }
-            links = links.saturating_add(1);
-            if links > MOST_LINKS {
-                return Err(Error::corrupt(format!("{path} leads through too many symbolic links")));
-            }
-            let target = self.link(&inode)?;
-            if target.first() == Some(&b'/') {
-                way.truncate(1);
-            }
-            left.extend(names(&target));
-        }
-        way.pop().ok_or_else(missing)
-    }
-
-    /// Where a symbolic link leads.
-    fn link(&self, inode: &Inode) -> Result<Vec<u8>> {
-        if !(1..=LONGEST_LINK_BYTES).contains(&inode.size) {
-            return Err(Error::corrupt("a symbolic link has no possible length"));
-        }
-        self.content(inode, if self.sb.features.has_crc() { LINK_HEADER_BYTES } else { 0 })
+        path::find(self, Inode::read(self, root)?, path)
     }
 
     /// All bytes of an inode that its caller knows to be small; `header` bytes of each block do not count.
@@ -139,10 +104,22 @@ const LINK_HEADER_BYTES: usize = 56;
 /// `blkno` counts these, whatever the sector.
 const BASIC_BLOCK_BYTES: u64 = 512;
 
-/// The names of a path, the last one first.
-fn names(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut names: Vec<_> = path.split(|&byte| byte == b'/').map(<[u8]>::to_vec).collect();
-    names.retain(|name| !name.is_empty() && name != b".");
-    names.reverse();
-    names
+impl Tree for Files<'_> {
+    type Node = Inode;
+
+    fn kind(node: &Inode) -> Kind {
+        node.kind
+    }
+
+    fn look_up(&self, folder: &Inode, name: &[u8]) -> Result<Option<Inode>> {
+        let number = directory::look_up(self, folder, name)?;
+        number.map(|number| Inode::read(self, number)).transpose()
+    }
+
+    fn link(&self, inode: &Inode) -> Result<Vec<u8>> {
+        if !(1..=LONGEST_LINK_BYTES).contains(&inode.size) {
+            return Err(Error::corrupt("a symbolic link has no possible length"));
+        }
+        self.content(inode, if self.sb.features.has_crc() { LINK_HEADER_BYTES } else { 0 })
+    }
 }

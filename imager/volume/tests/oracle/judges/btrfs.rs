@@ -1,8 +1,11 @@
 //! What btrfs-progs and the kernel say of Btrfs, on one device and on several.
 
-use super::extent;
+use super::{MOST_BYTES, compare_files, extent};
+use crate::image::Image;
 use crate::tools::{digest, output, run, text};
-use imager_units::ExtentSet;
+use imager_disk::ReadAt;
+use imager_units::{ErrorKind, ExtentSet};
+use imager_volume::btrfs::Files;
 use std::path::{Path, PathBuf};
 
 const SECTOR: u64 = 4096;
@@ -124,6 +127,10 @@ pub(crate) fn copies(source: &[PathBuf], target: &[PathBuf], dir: &Path) {
     let name = source[0].display().to_string();
     // A log is replayed by every mount.
     let source: Vec<_> = if name.contains("in-use") {
+        let image = Image::open(&source[0]);
+        let files = Files::open(&[&image]).unwrap().expect("recognised");
+        let read = files.read(&files.subvolumes().unwrap()[0], "tree/link", MOST_BYTES);
+        assert_eq!(read.err().map(|error| error.kind()), Some(ErrorKind::Corrupt), "{name}: beside its log");
         let to: Vec<_> = (0..source.len()).map(|number| dir.join(format!("replayed{number}"))).collect();
         source.iter().zip(&to).for_each(|(from, to)| assert!(std::fs::copy(from, to).is_ok()));
         to
@@ -145,6 +152,28 @@ pub(crate) fn copies(source: &[PathBuf], target: &[PathBuf], dir: &Path) {
             assert_eq!(Some(&of_source), of_rest.as_ref(), "{name}: without device {missing}");
         }
     }
+}
+
+/// Every file is read by its path as the kernel has it, in the subvolume at the top and in the default one.
+fn read_files(devices: &[PathBuf], mount: &Path) {
+    let images: Vec<_> = devices.iter().map(|path| Image::open(path)).collect();
+    let volumes: Vec<_> = images.iter().map(|image| image as &dyn ReadAt).collect();
+    let files = Files::open(&volumes).unwrap().expect("recognised");
+    let subvolumes = files.subvolumes().unwrap();
+    let top = subvolumes.iter().rfind(|subvolume| subvolume.name.is_none()).unwrap();
+    let count = compare_files(&|path| files.read(top, path, MOST_BYTES), mount, mount);
+    for named in &subvolumes {
+        let at = named.name.as_ref().map_or(mount.to_owned(), |name| mount.join(name));
+        if named.name.is_some() {
+            compare_files(&|path| files.read(named, path, MOST_BYTES), &at, &at);
+        }
+    }
+    if mount.join("writable").exists() {
+        let read = |subvolume| files.read(subvolume, "tree/sizes/262144", MOST_BYTES).unwrap();
+        assert!(read(&subvolumes[0]) == std::fs::read(mount.join("writable/tree/sizes/262144")).unwrap());
+    }
+    println!("{}: {count} files read by their paths", devices[0].display());
+    assert!(count > 0 || std::fs::read_dir(mount).unwrap().next().is_none());
 }
 
 /// btrfs-progs before 6.7 do not read simple quotas; of those only the kernel is a judge.
@@ -178,7 +207,12 @@ fn files(devices: &[PathBuf], how: &[&str], dir: &Path) -> Option<String> {
     if !output("mount", &["-t", "btrfs", "-o", options, first, text(&mount)]).status.success() {
         return None;
     }
-    let files = std::panic::catch_unwind(|| digest(&mount));
+    let files = std::panic::catch_unwind(|| {
+        if !how.contains(&"degraded") {
+            read_files(devices, &mount);
+        }
+        digest(&mount)
+    });
     let scrub =
         how.contains(&"scrub").then(|| output("btrfs", &["scrub", "start", "-B", "-r", "-R", text(&mount)]));
     run("umount", &[text(&mount)]);

@@ -10,7 +10,7 @@ mod swap;
 mod xfs;
 
 use crate::tools::{run, text};
-use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet};
+use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet, Result};
 use imager_volume::{Filesystem, State, UsedMap};
 use std::path::Path;
 
@@ -98,4 +98,36 @@ pub(crate) fn partclone(path: &Path, tool: &str) -> ExtentSet {
         .collect();
     assert!(!used.is_empty());
     used
+}
+
+/// Larger files are not compared one by one.
+const MOST_BYTES: u64 = 32 << 20;
+
+/// What reads the file at a path.
+type ReadFile<'a> = dyn Fn(&str) -> Result<Vec<u8>> + 'a;
+
+/// Every file below `dir`, as the kernel and as we read it; how many. Links are followed as far as they stay inside.
+fn compare_files(read: &ReadFile<'_>, root: &Path, dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = path.symlink_metadata().unwrap().file_type();
+        if kind.is_dir() {
+            count += compare_files(read, root, &path);
+            continue;
+        }
+        let inside = path.strip_prefix(root).unwrap().to_owned();
+        // The root is this filesystem's, not ours.
+        let target = path.read_link().ok().filter(|target| target.is_absolute());
+        let path = target.map_or(path.clone(), |target| root.join(target.strip_prefix("/").unwrap()));
+        let real = path.metadata().ok().filter(|real| real.is_file() && real.len() <= MOST_BYTES);
+        let found = read(text(&inside));
+        if real.is_none() {
+            assert!(found.is_err(), "{}", path.display());
+            continue;
+        }
+        assert!(found.unwrap() == std::fs::read(&path).unwrap(), "{}", path.display());
+        count += 1;
+    }
+    count
 }

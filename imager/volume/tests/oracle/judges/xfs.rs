@@ -1,14 +1,11 @@
 //! What xfsprogs and the kernel say of XFS.
 
-use super::extent;
+use super::{MOST_BYTES, compare_files, extent};
 use crate::image::Image;
 use crate::tools::{Mount, digest, output, run, text};
 use imager_units::{ByteLen, Extent, ExtentSet};
 use imager_volume::xfs::Files;
 use std::path::Path;
-
-/// Larger files are not compared one by one.
-const MOST_BYTES: u64 = 32 << 20;
 
 /// Everything but what xfs_db finds free, in the trees and in the groups' reserves.
 pub(crate) fn freesp(path: &Path, size: ByteLen) -> ExtentSet {
@@ -41,7 +38,8 @@ pub(crate) fn copy(source: &Path, target: &Path, dir: &Path) {
             assert_eq!(digest(a.dir()), digest(b.dir()), "{}", source.display());
             let image = Image::open(target);
             let files = Files::open(&image).unwrap().expect("recognised");
-            let count = compare_files(&files, a.dir(), a.dir());
+            let read = |path: &str| files.read(path, MOST_BYTES);
+            let count = compare_files(&read, a.dir(), a.dir());
             println!("{}: {count} files read by their paths", source.display());
             assert!(count > 0 || text(source).contains("empty") || text(source).contains("frozen"));
         }
@@ -58,32 +56,6 @@ pub(crate) fn copy(source: &Path, target: &Path, dir: &Path) {
     }
     // With one group there is no second superblock to compare the first with.
     run("xfs_repair", &["-n", "-o", "force_geometry", text(target)]);
-}
-
-/// Every file below `dir`, as the kernel and as we read it; how many. Links are followed as far as they stay inside.
-fn compare_files(files: &Files<'_>, root: &Path, dir: &Path) -> usize {
-    let mut count = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let kind = path.symlink_metadata().unwrap().file_type();
-        if kind.is_dir() {
-            count += compare_files(files, root, &path);
-            continue;
-        }
-        let inside = path.strip_prefix(root).unwrap().to_owned();
-        // The root is this filesystem's, not ours.
-        let target = path.read_link().ok().filter(|target| target.is_absolute());
-        let path = target.map_or(path.clone(), |target| root.join(target.strip_prefix("/").unwrap()));
-        let real = path.metadata().ok().filter(|real| real.is_file() && real.len() <= MOST_BYTES);
-        let read = files.read(text(&inside), MOST_BYTES);
-        if real.is_none() {
-            assert!(read.is_err(), "{}", path.display());
-            continue;
-        }
-        assert!(read.unwrap() == std::fs::read(&path).unwrap(), "{}", path.display());
-        count += 1;
-    }
-    count
 }
 
 /// The files that mkfs.xfs itself put there, whose names are their lengths.
