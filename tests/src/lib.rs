@@ -13,6 +13,7 @@ pub mod binary;
 pub mod btrfs;
 pub mod device;
 pub mod file_server;
+pub mod filesystem;
 pub mod guest;
 pub mod imager;
 pub mod judge;
@@ -32,6 +33,7 @@ pub mod tool;
 pub mod tree;
 
 pub use device::{LoopDisk, Undo};
+pub use filesystem::{Filesystem, Writer};
 pub use imager::{Imager, Ran};
 pub use need::skip;
 pub use person::Person;
