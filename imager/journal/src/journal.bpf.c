@@ -39,22 +39,22 @@ struct request {
 };
 #pragma clang attribute pop
 
-/* Which disk, and how large: set before the program is loaded. `About` in tracker.rs. */
+/* Which disk: set before the program is loaded, never changed after. about.rs has the same. */
 struct about {
 	__u32 major, minor;
+	__u32 level[2];           /* the first words of the second and third level */
+	__u32 ends, unused;       /* 1: mark when issued, 2: when completed */
 	__u64 blocks;
-	__u32 level[2];  /* the first words of the second and third level */
-	__u32 ends;      /* 1: mark when issued, 2: when completed */
-	__u32 unused;
-	__u64 diskseq;
+	__u64 bytes, sequence;    /* for user space: the size, and a number that no other disk of this boot has */
 };
 const volatile struct about about = {};
 
-/* What was seen, and what user space notes here because this memory lives as long as the marks. `State` in tracker.rs. */
+/* What was seen, and what user space notes here because this memory lives as long as the marks. `Word` in tracker.rs. */
 struct state {
 	__u64 written_sectors, discarded_sectors;             /* completed */
 	__u64 passed_through, failed, beyond, overflowed;     /* trouble */
-	__u64 epoch, era, written_base, discarded_base;       /* user space's */
+	__u64 epoch, era, noted;                              /* user space's, like the next */
+	__u64 written_base, discarded_base;
 };
 struct state state = {};
 

@@ -4,10 +4,27 @@
 //! says so, and the capture compares instead. [`Freeze`] holds the filesystems of a machine still for an instant and
 //! lets go of them whatever happens.
 
+mod about;
+mod bits;
+mod disk;
+mod folder;
+mod followed;
 mod freeze;
 pub mod guard;
+mod journal;
 mod log;
+mod program;
+mod record;
+mod status;
+mod support;
 mod sys;
+mod tracker;
 
+pub use disk::Disk;
 pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor};
+pub use journal::Journal;
 pub use log::{ChangeLog, Epoch, MARK_BYTES, Marks, Since};
+#[doc(hidden)]
+pub use program::Ends;
+pub use status::{CursorStatus, FollowedStatus, Status};
+pub use tracker::Trouble;

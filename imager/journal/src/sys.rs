@@ -80,7 +80,7 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         let at = std::ptr::NonNull::from(self.words).cast();
         // SAFETY: just what was mapped, once; nobody can hold a reference, since all of them borrow `self`.
-        drop(unsafe { mman::munmap(at, std::mem::size_of_val(self.words)) });
+        let _nothing_to_do = unsafe { mman::munmap(at, std::mem::size_of_val(self.words)) };
     }
 }
 

@@ -1,0 +1,137 @@
+//! A disk as the kernel describes it in `/sys`: which it is, how large, and how much was written to it.
+
+use imager_units::{ByteLen, Context, Error, ErrorKind, Result};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The unit in which the kernel counts, whatever the sector of the device.
+pub(crate) const COUNTED_SECTOR_BYTES: u64 = 512;
+
+/// A whole disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    name: String,
+    number: (u32, u32),
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// The disk whose node is at `node`.
+    ///
+    /// # Errors
+    /// `Invalid` when that is no block device or a part of one; `NotFound`, `Io`.
+    pub fn at_node(node: &Path) -> Result<Self> {
+        let say = || format!("looking at {}", node.display());
+        let metadata = fs::metadata(node).context(say)?;
+        let raw = metadata.rdev();
+        if !metadata.file_type().is_block_device() {
+            let why = format!("{} is no block device; changes of files are not recorded", node.display());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let number = format!("{}:{}", nix::sys::stat::major(raw), nix::sys::stat::minor(raw));
+        let folder = fs::canonicalize(format!("/sys/dev/block/{number}")).context(say)?;
+        if folder.join("partition").exists() {
+            let why = format!("{} is a partition: changes are recorded of whole disks", node.display());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        Self::in_folder(&folder)
+    }
+
+    /// The disk of this name (`sda`, `nvme0n1`).
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; `Io`.
+    pub fn named(name: &str) -> Result<Self> {
+        let folder = Path::new("/sys/block").join(name);
+        Self::in_folder(&fs::canonicalize(&folder).context(|| format!("looking for disk {name}"))?)
+    }
+
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut disk = Self { name, number: (0, 0), folder: folder.to_owned() };
+        let number = disk.attribute("dev").unwrap_or_default();
+        let parts = number.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let bad = || Error::corrupt(format!("the number of disk {} is {number:?}", disk.name));
+        disk.number = parts.ok_or_else(bad)?;
+        Ok(disk)
+    }
+
+    /// The kernel's name for it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kernel's number for it.
+    pub(crate) const fn number(&self) -> (u32, u32) {
+        self.number
+    }
+
+    /// The trimmed text of an attribute; `None` when it is absent.
+    pub(crate) fn attribute(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.folder.join(name)).ok().map(|text| text.trim().to_owned())
+    }
+
+    /// Whether it has an attribute or folder of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.folder.join(name).exists()
+    }
+
+    /// Its gauges, opened once: reading them later takes no memory and no path.
+    pub(crate) fn gauges(&self) -> Result<Gauges> {
+        let open = |name: &str| {
+            let path = self.folder.join(name);
+            File::open(&path).context(|| format!("opening {}", path.display()))
+        };
+        // Kernels before 5.15 do not number what appears; but they are too old for other reasons too.
+        Ok(Gauges { stat: open("stat")?, size: open("size")?, sequence: open("diskseq")? })
+    }
+}
+
+/// What the kernel counts of a disk.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    stat: File,
+    size: File,
+    sequence: File,
+}
+
+/// Sectors of 512 bytes whose writing or discarding was completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sectors {
+    pub(crate) written: u64,
+    pub(crate) discarded: u64,
+}
+
+impl Gauges {
+    /// How much was written and discarded since the disk appeared (Documentation/block/stat.rst: fields 7 and 14).
+    pub(crate) fn sectors(&self) -> Result<Sectors> {
+        let fields = numbers::<14>(&self.stat)?;
+        Ok(Sectors { written: fields[6], discarded: fields[13] })
+    }
+
+    /// The size.
+    pub(crate) fn size(&self) -> Result<ByteLen> {
+        let [sectors] = numbers(&self.size)?;
+        Ok(ByteLen::new(sectors.saturating_mul(COUNTED_SECTOR_BYTES)))
+    }
+
+    /// A number that no other disk of this start of the machine has, whatever its name.
+    pub(crate) fn sequence(&self) -> Result<u64> {
+        numbers(&self.sequence).map(|[number]| number)
+    }
+}
+
+/// The first numbers of an attribute, without taking memory.
+fn numbers<const N: usize>(file: &File) -> Result<[u64; N]> {
+    let mut text = [0_u8; 512];
+    let len = file.read_at(&mut text, 0).context(|| "reading what the kernel counts of a disk".to_owned())?;
+    let text = text.get(..len).unwrap_or_default();
+    let mut words = text.split(|byte| !byte.is_ascii_digit()).filter(|word| !word.is_empty());
+    let mut found = [0; N];
+    for number in &mut found {
+        let word = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+        *number = word.ok_or_else(|| Error::corrupt("the kernel counts too little of a disk"))?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,287 @@
+//! The running tracker of one disk: its marks, and the proof that they are all.
+//!
+//! The proof is a sum. The kernel counts the sectors of every write and discard that is completed (`/sys/block/X/stat`),
+//! and so does the program, so that whenever nothing happens between, the two differ by what they differed by when the
+//! program was started. The program counts first; so it may be ahead by what is being completed just now, and is never
+//! behind unless it missed something.
+
+use crate::about::About;
+use crate::disk::{Disk, Gauges, Sectors};
+use crate::program::{Ends, Pins};
+use crate::support;
+use crate::sys::{self, SharedWords};
+use imager_units::{ByteLen, Context, Error, ErrorKind, Extent, Result};
+use nix::time::{ClockId, clock_gettime};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+/// The words of `struct state` of `journal.bpf.c`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Word {
+    WrittenSectors,
+    DiscardedSectors,
+    PassedThrough,
+    Failed,
+    Beyond,
+    Overflowed,
+    /// Epochs that were ended.
+    Epoch,
+    /// Rises whenever all that was recorded before becomes worthless.
+    Era,
+    /// Trouble that was taken note of.
+    Noted,
+    /// What the kernel had counted when the program had counted nothing.
+    WrittenBase,
+    DiscardedBase,
+}
+
+/// How often the difference of the sums is taken before it is believed.
+const BASE_SAMPLES: u32 = 200;
+
+const STATE_WORDS: NonZeroUsize = NonZeroUsize::new(11).expect("some");
+
+/// Which marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Written,
+    Discarded,
+}
+
+/// What may have kept a write from being marked, counted since the tracker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Commands that went past the kernel's block layer (`SG_IO`, NVMe's own).
+    pub passed_through: u64,
+    /// Writes that failed, and may land late.
+    pub failed: u64,
+    /// Writes behind the end that the disk had at first.
+    pub beyond: u64,
+    /// Writes of more ranges than could be marked.
+    pub overflowed: u64,
+    /// Writes that the kernel did not show to the program, because it was in it already.
+    pub missed: u64,
+}
+
+/// Whether the kernel and the program counted the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audit {
+    /// They did.
+    Equal,
+    /// Nothing is known: more was written all the time.
+    Busy,
+    /// By so much the kernel counted more.
+    Short(Sectors),
+}
+
+/// How often the sums are compared until they stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    pub(crate) tries: u32,
+    pub(crate) pause: Duration,
+}
+
+impl Patience {
+    /// While nothing waits: most of a second.
+    pub(crate) const LONG: Self = Self { tries: 2000, pause: Duration::from_micros(300) };
+    /// While the machine is frozen.
+    pub(crate) const SHORT: Self = Self { tries: 100, pause: Duration::ZERO };
+}
+
+pub(crate) struct Tracker {
+    disk: Disk,
+    gauges: Gauges,
+    about: About,
+    written: SharedWords,
+    discarded: SharedWords,
+    state: SharedWords,
+    programs: [OwnedFd; 2],
+}
+
+impl Tracker {
+    /// Starts one; `None` when one is running already.
+    pub(crate) fn start(disk: &Disk, ends: Ends) -> Result<Option<Self>> {
+        support::check(disk)?;
+        if Self::open(disk)?.is_some_and(|running| running.is_of_this_size().unwrap_or(false)) {
+            return Ok(None);
+        }
+        let say = || format!("starting the journal of {}", disk.name());
+        let about = About::of(disk, &disk.gauges()?, ends)?;
+        Pins::of(disk.name()).load(&about).context(say)?;
+        let tracker = Self::open(disk)?;
+        let tracker = tracker.ok_or_else(|| Error::corrupt(format!("disk {} was exchanged", disk.name())))?;
+        // No era of this start of the machine was ever called so.
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(std::io::Error::from).context(say)?;
+        let nanoseconds = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        tracker.word(Word::Era).store(nanoseconds, SeqCst);
+        tracker.rebase().context(say)?;
+        Ok(Some(tracker))
+    }
+
+    /// The running one; `None` when there is none of just this disk.
+    pub(crate) fn open(disk: &Disk) -> Result<Option<Self>> {
+        let pins = Pins::of(disk.name());
+        if !pins.exist() {
+            return Ok(None);
+        }
+        let gauges = disk.gauges()?;
+        let now = About::of(disk, &gauges, Ends::Both)?;
+        let Some(about) = pins.about()?.filter(|about| about.is_same_disk(&now)) else { return Ok(None) };
+        let map = |name: &str, words: usize| {
+            let words = NonZeroUsize::new(words).unwrap_or(NonZeroUsize::MIN);
+            SharedWords::map(pins.map(name)?.as_fd(), words)
+                .map_err(|errno| Error::io(format!("mapping {name} of {}", disk.name()), errno.into()))
+        };
+        Ok(Some(Self {
+            written: map("written", about.levels.words())?,
+            discarded: map("discarded", about.levels.words())?,
+            state: map("state", STATE_WORDS.get())?,
+            programs: pins.programs()?,
+            disk: disk.clone(),
+            gauges,
+            about,
+        }))
+    }
+
+    /// The disk.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Which disk it was started for.
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// A word of its state.
+    pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
+        static NONE: AtomicU64 = AtomicU64::new(0);
+        self.state.get().get(word as usize).unwrap_or(&NONE)
+    }
+
+    fn marks(&self, which: Which) -> &[AtomicU64] {
+        match which {
+            Which::Written => self.written.get(),
+            Which::Discarded => self.discarded.get(),
+        }
+    }
+
+    /// Takes marks, until `each` has had enough.
+    pub(crate) fn sweep(&self, which: Which, each: &mut dyn FnMut(Extent) -> bool) {
+        self.about.levels.sweep(self.marks(which), each);
+    }
+
+    /// Whether a byte of `extent` is marked as written or discarded.
+    pub(crate) fn is_marked(&self, extent: Extent) -> bool {
+        [Which::Written, Which::Discarded]
+            .iter()
+            .any(|&which| self.about.levels.is_marked(self.marks(which), extent))
+    }
+
+    /// How much is marked now, about.
+    pub(crate) fn marked(&self, which: Which) -> ByteLen {
+        self.about.levels.marked(self.marks(which))
+    }
+
+    /// What happened since it was started.
+    pub(crate) fn trouble(&self) -> Result<Trouble> {
+        let word = |word| self.word(word).load(SeqCst);
+        let mut missed = 0;
+        for program in &self.programs {
+            let misses = sys::program_misses(program.as_fd()).map_err(std::io::Error::from);
+            missed += misses.context(|| "asking what a program missed".to_owned())?;
+        }
+        Ok(Trouble {
+            passed_through: word(Word::PassedThrough),
+            failed: word(Word::Failed),
+            beyond: word(Word::Beyond),
+            overflowed: word(Word::Overflowed),
+            missed,
+        })
+    }
+
+    /// Whether the disk is as large as when it was started.
+    pub(crate) fn is_of_this_size(&self) -> Result<bool> {
+        Ok(self.gauges.size()? == self.about.size && self.gauges.sequence()? == self.about.sequence)
+    }
+
+    /// Compares the sums. Takes no memory.
+    pub(crate) fn audit(&self, patience: Patience) -> Result<Audit> {
+        let mut last = Audit::Busy;
+        for _ in 0..patience.tries {
+            let before = self.counted();
+            let kernel = self.gauges.sectors()?;
+            let after = self.counted();
+            if before == after && kernel == before {
+                return Ok(Audit::Equal);
+            }
+            let short = Sectors {
+                written: kernel.written.saturating_sub(after.written),
+                discarded: kernel.discarded.saturating_sub(after.discarded),
+            };
+            if short != Sectors::default() {
+                return Ok(Audit::Short(short));
+            }
+            last = Audit::Busy;
+            if !patience.pause.is_zero() {
+                std::thread::sleep(patience.pause);
+            }
+        }
+        Ok(last)
+    }
+
+    /// What the kernel should have counted.
+    fn counted(&self) -> Sectors {
+        let sum = |counted, base| self.word(counted).load(SeqCst).wrapping_add(self.word(base).load(SeqCst));
+        Sectors {
+            written: sum(Word::WrittenSectors, Word::WrittenBase),
+            discarded: sum(Word::DiscardedSectors, Word::DiscardedBase),
+        }
+    }
+
+    /// Begins the proof anew, from what both count now; and the era.
+    pub(crate) fn rebase(&self) -> Result<()> {
+        self.word(Word::Era).fetch_add(1, SeqCst);
+        self.word(Word::Noted).store(self.trouble()?.total(), SeqCst);
+        self.word(Word::WrittenBase).store(0, SeqCst);
+        self.word(Word::DiscardedBase).store(0, SeqCst);
+        // What is being completed was counted here and not there yet, which makes the difference smaller, never larger.
+        let mut base: Option<(u64, u64)> = None;
+        for _ in 0..BASE_SAMPLES {
+            let before = self.counted();
+            let kernel = self.gauges.sectors()?;
+            if self.counted() == before {
+                let written = kernel.written.saturating_sub(before.written);
+                let discarded = kernel.discarded.saturating_sub(before.discarded);
+                let (most_written, most_discarded) = base.unwrap_or_default();
+                base = Some((written.max(most_written), discarded.max(most_discarded)));
+            }
+            std::thread::sleep(Duration::from_micros(30));
+        }
+        let (written, discarded) = base.ok_or_else(|| {
+            Error::new(ErrorKind::Io, format!("disk {} is written without a pause", self.disk.name()))
+        })?;
+        self.word(Word::WrittenBase).store(written, SeqCst);
+        self.word(Word::DiscardedBase).store(discarded, SeqCst);
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { passed_through, failed, beyond, overflowed, missed } = self;
+        write!(
+            f,
+            "commands past the block layer {passed_through}, failed writes {failed}, beyond the end {beyond}, \
+             too many ranges {overflowed}, unseen {missed}"
+        )
+    }
+}
+
+impl Trouble {
+    /// All of it.
+    pub fn total(self) -> u64 {
+        [self.passed_through, self.failed, self.beyond, self.overflowed, self.missed].iter().sum()
+    }
+}
