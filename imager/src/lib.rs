@@ -21,6 +21,7 @@ pub mod prune;
 pub mod report;
 pub mod repository;
 pub mod restore;
+pub mod schedule;
 pub mod share;
 pub mod survey;
 pub mod verify;

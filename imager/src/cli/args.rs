@@ -1,5 +1,9 @@
 //! Every flag, once: help, man pages and completions come from here.
 
+mod schedule;
+
+pub(crate) use schedule::{Schedule, ScheduleCommand, ScheduleSet};
+
 use super::quantity::{parse_rate, parse_time};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use imager_image::manifest::{Kind, Role};
@@ -99,6 +103,8 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Keep a capture from being pruned
     Hold(Hold),
+    /// Capture regularly, and tell when that fails
+    Schedule(Schedule),
     /// Serve a capture as network block devices, read-only
     Nbd(Nbd),
     /// Write a captured disk or volume into a file
@@ -169,6 +175,9 @@ pub(crate) struct Capture {
     /// Take over the name of a machine whose hardware this one replaces
     #[arg(long)]
     pub(crate) rebind: bool,
+    /// Say in the capture that it was made under the schedule of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schedule: Option<PathBuf>,
     /// Logical sector size of image files, where their table does not tell
     #[arg(long, value_name = "BYTES")]
     pub(crate) sector_bytes: Option<u32>,
@@ -285,6 +294,9 @@ pub(crate) struct Prune {
     /// Keep the newest of each of the last N months that have one (UTC)
     #[arg(long, value_name = "N")]
     pub(crate) keep_monthly: Option<u32>,
+    /// Keep this capture beside those that the rules keep; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) keep: Vec<String>,
     /// Remove captures of this machine only
     #[arg(long, value_name = "NAME")]
     pub(crate) machine: Option<String>,

@@ -9,6 +9,7 @@ use imager::capture::{self, DataMode, Options, number_disks};
 use imager::captures;
 use imager::firmware::{Facts, Firmware};
 use imager::repository::Repository;
+use imager::schedule::Settings;
 use imager::survey;
 use imager_disk::{Access, Device, System};
 use imager_image::Compression;
@@ -56,7 +57,7 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         consistency,
         hardware_uuid: is_block.then(hardware_uuid).flatten(),
         rebind: options.rebind,
-        schedule: None,
+        schedule: options.schedule.as_deref().map(Settings::read).transpose()?.map(|it| it.recorded()),
     };
     let manifest =
         capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {

@@ -24,6 +24,7 @@ mod prune;
 mod quantity;
 mod reports;
 mod restore;
+mod schedule;
 mod secret;
 mod session;
 mod thaw;
@@ -113,6 +114,7 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Prune(options) => prune::run(&global, &options),
         Command::Hold(options) => hold::run(&global, &options),
         Command::Export(options) => export::run(&global, &options),
+        Command::Schedule(options) => schedule::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
         Command::Thaw => thaw::run(&global),

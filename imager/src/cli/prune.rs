@@ -76,6 +76,7 @@ fn how(repository: &Repository, options: &Prune) -> Result<Options, Failure> {
             daily: options.keep_daily,
             weekly: options.keep_weekly,
             monthly: options.keep_monthly,
+            also: ids(&options.keep, names::CAPTURES)?,
         },
         machine: options.machine.clone(),
         remove: ids(&options.remove, names::CAPTURES)?,

@@ -30,6 +30,8 @@ pub struct Rules {
     pub weekly: Option<u32>,
     /// Of months.
     pub monthly: Option<u32>,
+    /// These, beside those that the rules keep.
+    pub also: Vec<CaptureId>,
 }
 
 /// Which time of a capture counts.
@@ -163,6 +165,7 @@ pub(super) fn judge(
     if let Some(newest) = good.last() {
         keep(newest.capture, "the newest good capture".to_owned());
     }
+    rules.also.iter().for_each(|id| keep(*id, "asked to be kept".to_owned()));
     if let Some(count) = rules.last {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         last(&good, count, times).for_each(|c| keep(c.capture, format!("one of the last {count}")));

@@ -13,11 +13,13 @@ mod send;
 mod tls;
 mod token;
 mod url;
+mod webhook;
 
 pub use refusal::Refusal;
 pub(crate) use tls::config as tls_config;
 pub use token::Token;
 pub use url::{Fingerprint, HttpsUrl};
+pub use webhook::post_json;
 
 use crate::rt::Waiter;
 use crate::{Entry, Nobody, ObjectName, Put, Store, Watch};

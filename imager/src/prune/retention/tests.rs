@@ -37,7 +37,14 @@ fn run(captures: &mut [Judged], rules: &Rules) -> Result<Vec<u64>, imager_units:
 
 #[test]
 fn each_rule_keeps_what_it_says_and_says_so() {
-    let rules = |last, hourly, daily, weekly, monthly| Rules { last, hourly, daily, weekly, monthly };
+    let rules = |last, hourly, daily, weekly, monthly| Rules {
+        last,
+        hourly,
+        daily,
+        weekly,
+        monthly,
+        also: Vec::new(),
+    };
     let mut captures = days(56);
     assert_eq!(run(&mut captures, &rules(Some(3), None, None, None, None)).unwrap(), [54, 55, 56]);
     assert_eq!(run(&mut captures, &rules(None, None, Some(2), None, None)).unwrap(), [55, 56]);
@@ -151,4 +158,17 @@ fn times_that_contradict_the_order_are_asked_about() {
     assert_eq!(kept(&captures), [5, 6]);
     let told = judge(&mut captures, &rules, Some(Times::Received), &[], true).unwrap_err();
     assert_eq!(told.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn what_is_asked_to_be_kept_stays_and_nothing_else_because_of_it() {
+    let also = |also: &[u8]| Rules {
+        last: Some(2),
+        also: also.iter().map(|n| CaptureId([*n; 16])).collect(),
+        ..Rules::default()
+    };
+    let mut captures = days(6);
+    assert_eq!(run(&mut captures, &also(&[2, 6, 99])).unwrap(), [2, 5, 6]);
+    let alone = Rules { last: None, ..also(&[2]) };
+    assert_eq!(run(&mut captures, &alone).unwrap(), [1, 2, 3, 4, 5, 6]);
 }
