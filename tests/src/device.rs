@@ -1,7 +1,7 @@
 //! Disks of the kernel's: loop devices with partitions, mounts, swap in use; each undone on drop.
 
 use crate::need;
-use crate::tool::{judge, tool};
+use crate::tool::{judge, tool, try_tool};
 use std::path::{Path, PathBuf};
 
 /// A loop device on a file, with the partitions of its table.
@@ -96,10 +96,18 @@ pub(crate) fn unmount(at: &str) {
 
 /// Mounts something, until dropped.
 pub fn mount(what: &str, at: &Path, options: &str) -> Undo {
+    try_mount(what, at, options).unwrap_or_else(|said| panic!("{said}"))
+}
+
+/// The same where it may be what cannot be mounted; `Err` says why.
+///
+/// # Errors
+/// What `mount` said.
+pub fn try_mount(what: &str, at: &Path, options: &str) -> Result<Undo, String> {
     std::fs::create_dir_all(at).expect("a folder to mount at");
     let at = at.display().to_string();
-    tool("mount", &["-o", options, what, &at]);
-    Undo(&["umount"], at)
+    try_tool("mount", &["-o", options, what, &at])?;
+    Ok(Undo(&["umount"], at))
 }
 
 /// A filesystem in memory of so many bytes, mounted until dropped.
