@@ -205,6 +205,7 @@ fn volume(survey: &mut Survey, group: &Group, logical: &Logical, places: &[usize
         extent: first.extent,
         pieces,
         bytes,
+        member: None,
         companions: Vec::new(),
         filesystem,
         stack: Some(Stack::Logical {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 /// Lets each volume know the others of its filesystem, and warns of filesystems that are not all here.
 pub(super) fn join(survey: &mut Survey) -> Result<()> {
     let mut sets: BTreeMap<String, (u64, Vec<usize>)> = BTreeMap::new();
-    for (place, volume) in survey.volumes.iter().enumerate() {
+    for (place, volume) in survey.volumes.iter_mut().enumerate() {
         let member = match imager_volume::member(&*volume.bytes) {
             Err(error) if error.kind() == ErrorKind::Io => continue,
             member => member?,
         };
         if let Some(member) = member {
-            sets.entry(member.set).or_insert((member.of, Vec::new())).1.push(place);
+            sets.entry(member.set.clone()).or_insert((member.of, Vec::new())).1.push(place);
+            volume.member = Some(member);
         }
     }
     for (set, (of, places)) in sets {

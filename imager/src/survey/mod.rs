@@ -15,7 +15,7 @@ use imager_disk::table::{self, Entry, Table, TableKind};
 use imager_disk::{Access, Device, Geometry, ReadAt, System, Window};
 use imager_image::manifest::{Role, Stack};
 use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, ExtentSet, Result, SectorSize};
-use imager_volume::{Filesystem, UsedMap};
+use imager_volume::{Filesystem, Member, UsedMap};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct Volume {
     pub pieces: Vec<Piece>,
     /// Its bytes.
     pub bytes: Arc<dyn ReadAt>,
+    /// Which device of its filesystem it is, where that has several.
+    pub member: Option<Member>,
     /// The other volumes on which its filesystem lies, as far as they are here.
     pub companions: Vec<Arc<dyn ReadAt>>,
     /// What is on it.
@@ -146,8 +148,8 @@ pub fn survey(sources: Vec<(u32, Source)>, assigned: &Assigned) -> Result<Survey
     arrays::look_into(&mut survey)?;
     groups::look_into(&mut survey)?;
     members::join(&mut survey)?;
-    roles::assign(&mut survey, assigned)?;
-    let warning = unread::warning(&survey);
+    let told = roles::assign(&mut survey, assigned)?;
+    let warning = unread::warning(&survey, &told);
     survey.warnings.extend(warning);
     Ok(survey)
 }
@@ -179,6 +181,7 @@ impl Survey {
                 extent,
                 pieces: vec![Piece { disk: number, extent }],
                 bytes,
+                member: None,
                 companions: Vec::new(),
                 filesystem,
                 stack: None,
@@ -241,6 +244,21 @@ impl Volume {
     /// The filesystem that its system mounts: its own, or the one in the array it holds a copy of.
     pub fn mounted(&self) -> Option<&Filesystem> {
         self.content.as_ref().map_or(self.filesystem.as_ref(), |content| content.filesystem.as_ref())
+    }
+
+    /// What it is a part of: the devices of one filesystem, and the members of one array, are one thing.
+    fn thing(&self) -> &str {
+        match (&self.stack, &self.member) {
+            (Some(Stack::Member { array, .. }), _) => array,
+            (_, Some(member)) if self.is_of_one_set() => &member.set,
+            _ => &self.key,
+        }
+    }
+
+    /// Whether all devices of its filesystem are here, and each once.
+    fn is_of_one_set(&self) -> bool {
+        let here = u64::try_from(self.companions.len()).ok().and_then(|others| others.checked_add(1));
+        self.member.as_ref().is_some_and(|member| here == Some(member.of))
     }
 
     /// Whether a person said what it is for.

@@ -1,17 +1,16 @@
 //! What each volume is for. `data` only when a person says so or the captured system's own fstab does: everything
 //! that is not recognised for certain counts as the operating system and is imaged in full.
 
-use super::fstab::{self, Mount};
+use super::fstab::{self, FSTAB, Mount};
 use super::{Assigned, Survey, Volume};
 use imager_disk::table::TableKind;
 use imager_image::manifest::{Role, Stack};
 use imager_units::Result;
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Files that say how a system is put together; kept in the manifest for whoever rebuilds it by hand.
 const SYSTEM_FILES: [&str; 5] =
-    ["/etc/fstab", "/etc/crypttab", "/etc/hostname", "/etc/os-release", "/etc/mdadm/mdadm.conf"];
+    [FSTAB, "/etc/crypttab", "/etc/hostname", "/etc/os-release", "/etc/mdadm/mdadm.conf"];
 
 /// Partition types the machine boots from: EFI system, BIOS boot, PReP, XBOOTLDR, Microsoft reserved and recovery.
 const BOOT_TYPES: [&str; 8] = [
@@ -28,18 +27,34 @@ const BOOT_TYPES: [&str; 8] = [
 /// Why a volume has its role where a person assigned it.
 pub(super) const TOLD: &str = "as you said";
 
+/// What fstabs told, by the places of volumes.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Volumes that hold an fstab or are named by one.
+    pub(super) known: BTreeSet<usize>,
+    /// Volumes that may hold one that could not be read, and why.
+    pub(super) unread: BTreeMap<usize, String>,
+}
+
 /// Decides the role of every volume.
-pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
-    let mut mounts = Vec::new();
+pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<Told> {
+    let mut mounts: Vec<Mount> = Vec::new();
     let mut roots = Vec::new();
+    let mut told = Told::default();
     for (index, volume) in survey.volumes.iter().enumerate() {
         let bytes = volume.content.as_ref().map_or(&volume.bytes, |content| &content.bytes);
         let kind = volume.mounted().map_or("", |filesystem| filesystem.kind);
-        let found = fstab::read_files(kind, Arc::clone(bytes), &SYSTEM_FILES);
-        if let Some((_, text)) = found.iter().find(|(path, _)| path == "/etc/fstab") {
-            mounts.extend(fstab::parse(text));
+        let found = fstab::read_files(kind, bytes, &volume.companions, &SYSTEM_FILES);
+        told.unread.extend(found.unread.map(|why| (index, why)));
+        for system in found.systems {
+            let Some((_, text)) = system.iter().find(|(path, _)| path == FSTAB) else { continue };
+            for mount in fstab::parse(text) {
+                if !mounts.contains(&mount) {
+                    mounts.push(mount);
+                }
+            }
             roots.push(index);
-            survey.files.extend(found);
+            survey.files.extend(system);
         }
     }
     // A line that fits two volumes (a clone beside its original) tells nothing about either.
@@ -51,7 +66,12 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
         let at: Vec<_> = mounts.iter().filter(|m| names(m, volume)).map(|m| m.at.as_str()).collect();
         let (role, because) = recognise(volume, alone, roots.contains(&index), &at);
         (volume.role, volume.role_because) = (role, because);
+        if !at.is_empty() || roots.contains(&index) {
+            told.known.insert(index);
+        }
         match at.as_slice() {
+            // Beside its root, other subvolumes of the same filesystem.
+            at if at.contains(&"/") => volume.name = "/".to_owned(),
             [at] if at.starts_with('/') => volume.name = (*at).to_owned(),
             _ if is_nameless_swap(volume) => volume.name = "swap".to_owned(),
             _ => {}
@@ -63,7 +83,7 @@ pub(super) fn assign(survey: &mut Survey, assigned: &Assigned) -> Result<()> {
             (volume.role, volume.role_because) = (*role, TOLD.to_owned());
         }
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Swap space without a label has no name of its own.
@@ -103,14 +123,9 @@ fn recognise(volume: &Volume, alone: bool, is_root: bool, at: &[&str]) -> (Role,
     (Role::Data, mounted())
 }
 
-/// How many things a line of an fstab names; the members of an array are one.
+/// How many things a line of an fstab names.
 fn named_by(mount: &Mount, volumes: &[Volume]) -> usize {
-    let mut arrays = BTreeSet::new();
-    let counts = |volume: &&Volume| match &volume.stack {
-        Some(Stack::Member { array, .. }) => arrays.insert(array.clone()),
-        _ => true,
-    };
-    volumes.iter().filter(|volume| names(mount, volume)).filter(counts).count()
+    volumes.iter().filter(|volume| names(mount, volume)).map(Volume::thing).collect::<BTreeSet<_>>().len()
 }
 
 /// Whether a line of an fstab names the volume by something that stays the same: UUID, label, partition GUID or name,

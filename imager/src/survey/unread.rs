@@ -1,12 +1,14 @@
 //! Where no fstab could be read, nothing tells data from the operating system, and a person must hear of it: a default
 //! restore would put old data over newer.
 
+use super::fstab::FSTAB;
+use super::roles::Told;
 use super::{Survey, Volume};
 use imager_image::manifest::{Role, Stack};
 use std::collections::HashSet;
 
 /// How the warning begins; a plan of a restore finds it in the manifest by that.
-pub const NO_FSTAB: &str = "no /etc/fstab could be read";
+pub const NO_FSTAB: &str = "no /etc/fstab";
 
 /// What a Unix system may have its root on, or what may hold such a filesystem.
 const MAY_HOLD_A_SYSTEM: [&str; 17] = [
@@ -29,31 +31,61 @@ const MAY_HOLD_A_SYSTEM: [&str; 17] = [
     "zfs_member",
 ];
 
-/// The warning, where several volumes count as the operating system only because nothing says otherwise, and one of
-/// them may hold a system whose fstab would have.
-pub(super) fn warning(survey: &Survey) -> Option<String> {
-    let counts = |v: &&Volume| v.role == Role::Os && !matches!(v.stack, Some(Stack::Physical { .. }));
-    let untold: Vec<_> = survey.volumes.iter().filter(counts).filter(|v| !v.is_told()).collect();
-    let may_hold = |volume: &&Volume| volume.mounted().is_some_and(|f| MAY_HOLD_A_SYSTEM.contains(&f.kind));
-    let things: HashSet<_> = untold.iter().map(|volume| thing(volume)).collect();
-    if survey.files.contains_key("/etc/fstab") || things.len() < 2 || !untold.iter().any(may_hold) {
+/// The warning, where volumes count as the operating system only because nothing says otherwise: several of them and no
+/// fstab at all, and one may hold a system whose fstab would have said; or beside an fstab that was read, whatever may
+/// hold another system and is not named.
+pub(super) fn warning(survey: &Survey, told: &Told) -> Option<String> {
+    let counts = |v: &Volume| v.role == Role::Os && !matches!(v.stack, Some(Stack::Physical { .. }));
+    let untold = survey.volumes.iter().enumerate().filter(|(_, v)| counts(v) && !v.is_told());
+    let untold: Vec<_> = untold.filter(|(place, _)| !told.known.contains(place)).collect();
+    let may_hold = |v: &Volume| v.mounted().is_some_and(|f| MAY_HOLD_A_SYSTEM.contains(&f.kind));
+    let reasons = reasons(survey, told);
+    if survey.files.contains_key(FSTAB) {
+        let keys: Vec<_> = untold.iter().filter(|(_, v)| may_hold(v)).map(|(_, v)| v.key.as_str()).collect();
+        return beside_another(&keys).map(|said| said + &reasons);
+    }
+    let things: HashSet<_> = untold.iter().map(|(_, volume)| volume.thing()).collect();
+    if things.len() < 2 || !untold.iter().any(|(_, v)| may_hold(v)) {
         return None;
     }
-    let keys: Vec<_> = untold.iter().map(|volume| volume.key.as_str()).collect();
-    let (last, others) = keys.split_last()?;
+    let keys: Vec<_> = untold.iter().map(|(_, volume)| volume.key.as_str()).collect();
     Some(format!(
-        "{NO_FSTAB}: volumes {} and {last} all count as the operating system, and a default restore overwrites them; \
-         for each that holds data, capture with --role KEY=data",
-        others.join(", ")
+        "{NO_FSTAB} could be read: volumes {} all count as the operating system, and a default restore overwrites \
+         them; for each that holds data, capture with --role KEY=data{reasons}",
+        list(&keys)
     ))
 }
 
-/// What a volume is a part of: the devices of one filesystem, and the members of one array, are one thing to tell.
-fn thing(volume: &Volume) -> &str {
-    match &volume.stack {
-        Some(Stack::Member { array, .. }) => array,
-        _ if volume.companions.is_empty() => &volume.key,
-        _ => volume.mounted().and_then(|f| f.uuid.as_deref()).unwrap_or(&volume.key),
+fn beside_another(keys: &[&str]) -> Option<String> {
+    match keys {
+        [] => None,
+        [key] => Some(format!(
+            "{NO_FSTAB} that could be read names volume {key}: it counts as the operating system, and a default restore \
+             overwrites it; if it holds data, capture with --role {key}=data"
+        )),
+        keys => Some(format!(
+            "{NO_FSTAB} that could be read names volumes {}: they count as the operating system, and a default restore \
+             overwrites them; for each that holds data, capture with --role KEY=data",
+            list(keys)
+        )),
+    }
+}
+
+/// Why files could not be read, volume by volume.
+fn reasons(survey: &Survey, told: &Told) -> String {
+    let reason = |(place, why): (&usize, &String)| {
+        survey
+            .volumes
+            .get(*place)
+            .map(|volume| format!("; volume {} cannot be looked into: {why}", volume.key))
+    };
+    told.unread.iter().filter_map(reason).collect()
+}
+
+fn list(keys: &[&str]) -> String {
+    match keys.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => keys.concat(),
     }
 }
 
@@ -99,7 +131,9 @@ mod tests {
             said,
             [
                 "no /etc/fstab could be read: volumes 1, 2 and 3 all count as the operating system, and a default \
-              restore overwrites them; for each that holds data, capture with --role KEY=data"
+              restore overwrites them; for each that holds data, capture with --role KEY=data; volume 1 cannot be \
+              looked into: version 0 of the format is not known; volume 2 cannot be looked into: version 0 of the format \
+              is not known"
             ]
         );
         let said = warned(&[b"LUKS\xBA\xBE\0\x01", b"XFSB", b"raw"], &[("3", Role::Data)]);
