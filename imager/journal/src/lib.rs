@@ -11,7 +11,9 @@ mod folder;
 mod followed;
 mod freeze;
 pub mod guard;
+mod hooks;
 mod journal;
+mod live;
 mod log;
 mod program;
 mod record;
@@ -22,7 +24,9 @@ mod tracker;
 
 pub use disk::Disk;
 pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor};
+pub use hooks::{HOOKS_FOLDER, Hooks, Outcome, Ran};
 pub use journal::Journal;
+pub use live::live_map;
 pub use log::{ChangeLog, Epoch, MARK_BYTES, Marks, Since};
 #[doc(hidden)]
 pub use program::Ends;

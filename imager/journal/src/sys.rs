@@ -106,3 +106,68 @@ pub(crate) fn unlock(memory: &[u8]) {
     // SAFETY: as above. It fails where nothing was locked, which is as well.
     let _unlocked = unsafe { mman::munlock(NonNull::from(memory).cast(), memory.len()) };
 }
+
+/// A record of a filesystem's map (`struct fsmap`, `linux/fsmap.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct MapRecord {
+    pub(crate) device: u32,
+    pub(crate) flags: u32,
+    pub(crate) physical: u64,
+    pub(crate) owner: u64,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    reserved: [u64; 3],
+}
+
+/// How many records are asked for at once.
+const MAP_RECORDS: usize = 1024;
+
+/// A request for records, and the records (`struct fsmap_head`).
+#[repr(C)]
+pub(crate) struct MapPage {
+    iflags: u32,
+    pub(crate) oflags: u32,
+    count: u32,
+    entries: u32,
+    reserved: [u64; 6],
+    /// From where and up to where; the first with the last record that is known.
+    pub(crate) keys: [MapRecord; 2],
+    records: [MapRecord; MAP_RECORDS],
+}
+
+impl MapPage {
+    /// A request for everything.
+    pub(crate) fn whole() -> Self {
+        let all = u64::MAX;
+        let last = MapRecord {
+            device: u32::MAX,
+            flags: u32::MAX,
+            physical: all,
+            owner: all,
+            offset: all,
+            ..MapRecord::default()
+        };
+        let (keys, records) = ([MapRecord::default(), last], [MapRecord::default(); MAP_RECORDS]);
+        Self { iflags: 0, oflags: 0, count: 1024, entries: 0, reserved: [0; 6], keys, records }
+    }
+
+    /// The records of the last answer.
+    pub(crate) fn records(&self) -> &[MapRecord] {
+        let entries = usize::try_from(self.entries).unwrap_or(MAP_RECORDS);
+        self.records.get(..entries).unwrap_or(&self.records)
+    }
+}
+
+const _: () = assert!(size_of::<MapRecord>() == 64 && std::mem::offset_of!(MapPage, records) == 192);
+
+/// The next records of the map of the filesystem that a folder lies on (`FS_IOC_GETFSMAP`).
+pub(crate) fn map(folder: &File, page: &mut MapPage) -> Result<(), Errno> {
+    const HEAD_BYTES: usize = std::mem::offset_of!(MapPage, records);
+    // SAFETY: `folder` is open for the call; the kernel writes a head and up to `count` records behind it, and `page` has
+    // room for as many. Any bytes are a record.
+    Errno::result(unsafe {
+        libc::ioctl(folder.as_raw_fd(), nix::request_code_readwrite!(b'X', 59, HEAD_BYTES), &raw mut *page)
+    })?;
+    Ok(())
+}
