@@ -52,6 +52,20 @@ pub(crate) fn schedule(policy: c_int, priority: c_int) -> Result<(), Errno> {
     Ok(())
 }
 
+/// How urgent the I/O of the calling thread is (`ioprio_get`); 0 follows from its scheduling.
+pub(crate) fn io_priority() -> Result<c_int, Errno> {
+    // SAFETY: the call takes no memory; 1 is a process (or thread), 0 the calling one.
+    let priority = Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) })?;
+    c_int::try_from(priority).map_err(|_| Errno::ERANGE)
+}
+
+/// Makes it otherwise (`ioprio_set`).
+pub(crate) fn set_io_priority(priority: c_int) -> Result<(), Errno> {
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, priority) })?;
+    Ok(())
+}
+
 /// Words of a kernel map that are shared with the programs which write them (`BPF_F_MMAPABLE`), until dropped.
 pub(crate) struct SharedWords {
     /// Lent out only for as long as this lives.
