@@ -20,7 +20,8 @@ fn main() -> ExitCode {
 }
 
 fn compile() -> Result<(), String> {
-    let variable = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo does not set {name}"));
+    let variable =
+        |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo does not set {name}"));
     let mut clang = Command::new("clang");
     clang.args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-D__TARGET_ARCH_x86"]);
     // libbpf brings headers of its own; those of the kernel are where the C library's are.

@@ -16,6 +16,7 @@ pub mod file_server;
 pub mod filesystem;
 pub mod guest;
 pub mod imager;
+pub mod journal;
 pub mod judge;
 pub mod junk;
 pub mod lab;

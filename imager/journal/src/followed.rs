@@ -148,6 +148,9 @@ pub(crate) fn doubt(tracker: &Tracker, patience: Patience) -> Result<Option<Stri
         Audit::Equal => None,
         Audit::Busy if patience == Patience::SHORT => None,
         Audit::Busy => Some(format!("{name} was written without a pause in which to check")),
+        Audit::Over => {
+            Some(format!("{name}: the kernel did not count all; were its statistics off for a while?"))
+        }
         Audit::Short(by) => Some(format!(
             "{name}: the kernel counts {} sectors written and {} discarded more",
             by.written, by.discarded

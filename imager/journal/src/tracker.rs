@@ -37,6 +37,8 @@ pub(crate) enum Word {
     DiscardedBase,
 }
 
+/// So often nothing was written between two looks, and still the kernel had not counted what the program had.
+const QUIET_TRIES: u32 = 300;
 /// How often the difference of the sums is taken before it is believed.
 const BASE_SAMPLES: u32 = 200;
 
@@ -73,6 +75,8 @@ pub(crate) enum Audit {
     Busy,
     /// By so much the kernel counted more.
     Short(Sectors),
+    /// The kernel counted less, as it does while its statistics are off.
+    Over,
 }
 
 /// How often the sums are compared until they stand still.
@@ -208,7 +212,7 @@ impl Tracker {
 
     /// Compares the sums. Takes no memory.
     pub(crate) fn audit(&self, patience: Patience) -> Result<Audit> {
-        let mut last = Audit::Busy;
+        let mut quiet = (Sectors::default(), 0_u32);
         for _ in 0..patience.tries {
             let before = self.counted();
             let kernel = self.gauges.sectors()?;
@@ -223,12 +227,15 @@ impl Tracker {
             if short != Sectors::default() {
                 return Ok(Audit::Short(short));
             }
-            last = Audit::Busy;
+            quiet = if quiet.0 == after { (after, quiet.1 + 1) } else { (after, 0) };
+            if quiet.1 > QUIET_TRIES {
+                return Ok(Audit::Over);
+            }
             if !patience.pause.is_zero() {
                 std::thread::sleep(patience.pause);
             }
         }
-        Ok(last)
+        Ok(Audit::Busy)
     }
 
     /// What the kernel should have counted.
