@@ -16,7 +16,7 @@ mod unit;
 pub use alarm::{Event, after};
 pub use every::{Clock, Every};
 pub use kind::{Cadence, Choice, Past, choose};
-pub use last::{Alarm, Last, Outcome, read, write};
+pub use last::{Alarm, Last, Newest, Outcome, read, write};
 pub use settings::{AlarmSettings, Keep, Settings};
 pub use standing::Standing;
 pub use unit::{SERVICE, TIMER, service, timer};

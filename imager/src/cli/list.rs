@@ -5,9 +5,13 @@ use super::failure::Failure;
 use super::output::{Columns, or_dash, print, print_json};
 use super::{Status, capture, session};
 use imager::captures::{self, Listed};
+use imager::schedule::Standing;
 use imager_image::manifest::{BootEntry, Manifest, System};
 use imager_units::ByteLen;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::Duration;
 
 pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
     if let Some(machine) = &options.machine {
@@ -21,6 +25,7 @@ pub(crate) fn run(global: &Global, options: &List) -> Result<Status, Failure> {
     };
     captures::list(&repository, options.machine.as_deref(), &mut each)?;
     rows.sort_by_key(|row| (row["machine"].to_string(), row["sequence"].as_u64()));
+    against_schedule(&mut rows, Timestamp::now());
     let status = if damaged.is_empty() { Status::Done } else { Status::Damaged };
     if global.json {
         print_json(&json!({ "captures": rows, "damaged": damaged }));
@@ -126,9 +131,29 @@ fn row_json(manifest: &Manifest) -> Value {
         "stored_bytes": stored,
         "consistency": manifest.consistency,
         "verified": Value::Null,
+        "schedule": manifest.schedule,
         "age_against_schedule": Value::Null,
         "problems": manifest.problems.len(),
     })
+}
+
+/// How old each capture is, against the schedule under which it was made. Overdue is only what should have been followed by
+/// a newer good one of the same machine.
+fn against_schedule(rows: &mut [Value], now: Timestamp) {
+    let mut newest: HashMap<String, String> = HashMap::new();
+    for row in rows.iter().filter(|row| row["consistency"] != "inconsistent") {
+        newest.insert(row["machine"].to_string(), row["id"].to_string());
+    }
+    for row in rows {
+        let every = row["schedule"]["every_seconds"].as_u64().map(Duration::from_secs);
+        let time = row["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        if let (Some(every), Some(time)) = (every, time) {
+            let is_newest = newest.get(&row["machine"].to_string()) == Some(&row["id"].to_string());
+            let standing = Standing::new(time, every, is_newest, now);
+            row["age_against_schedule"] = json!(standing);
+            row["age_against_schedule"]["words"] = json!(standing.words());
+        }
+    }
 }
 
 /// An empty table would leave open whether a name is right.
@@ -141,7 +166,7 @@ fn none_text(machine: Option<&str>) -> String {
 
 fn to_text(rows: &[Value]) -> String {
     let mut columns = Columns::new(
-        &["MACHINE", "TIME", "ID", "KIND", "CONSISTENCY", "SIZE", "USED", "NEW", "STORED", "PROBLEMS"],
+        &["MACHINE", "TIME", "ID", "KIND", "CONSISTENCY", "SIZE", "USED", "NEW", "STORED", "PROBLEMS", "AGE"],
         &[5, 6, 7, 8, 9],
     );
     for row in rows {
@@ -152,6 +177,7 @@ fn to_text(rows: &[Value]) -> String {
             vec![word("machine"), word("time"), format!("id:{id}"), word("kind"), word("consistency")];
         cells.extend(["size_bytes", "used_bytes", "new_bytes", "stored_bytes"].map(size));
         cells.push(row["problems"].to_string());
+        cells.push(or_dash(row["age_against_schedule"]["words"].as_str()));
         columns.row(cells);
     }
     columns.render("")

@@ -1,6 +1,6 @@
 //! When somebody is told: once when captures fail, once when they are well again.
 
-use super::last::{Last, Outcome};
+use super::last::{Last, Newest, Outcome};
 use super::standing::spell;
 use imager_units::Result;
 use jiff::Timestamp;
@@ -38,8 +38,7 @@ pub fn after(last: &Last, every: Duration, after_failures: u32, now: Timestamp) 
 }
 
 fn age(last: &Last, now: Timestamp) -> Option<Duration> {
-    let (_, time) = last.newest.as_ref()?;
-    let time: Timestamp = time.parse().ok()?;
+    let time: Timestamp = last.newest.as_ref()?.time.parse().ok()?;
     Duration::try_from(now.duration_since(time)).ok()
 }
 
@@ -63,7 +62,7 @@ impl Event {
 
     /// In a line.
     pub fn line(self, last: &Last) -> String {
-        let machine = &last.of.1;
+        let machine = &last.machine;
         match self {
             Self::Failed if last.result == Outcome::Incomplete => {
                 format!("something is missing from the capture of {machine}")
@@ -105,7 +104,7 @@ impl Event {
         json!({
             "event": self.word(),
             "host": host,
-            "machine": last.of.1,
+            "machine": last.machine,
             "time": crate::clock::rfc3339(now),
             "line": self.line(last),
             "text": self.text(last, host, every, now),
@@ -114,7 +113,7 @@ impl Event {
             "failures": last.failures,
             "error": last.error,
             "warnings": last.warnings,
-            "newest_capture": last.newest.as_ref().map(|(id, time)| json!({ "id": id, "time": time })),
+            "newest_capture": last.newest,
             "age_seconds": age(last, now).map(|age| age.as_secs()),
             "every_seconds": every.as_secs(),
         })
@@ -123,8 +122,8 @@ impl Event {
 
 fn newest(last: &Last, now: Timestamp) -> String {
     match (&last.newest, age(last, now)) {
-        (Some((id, time)), Some(age)) => format!("id:{id} of {time}, {} old", spell(age.as_secs())),
-        (Some((id, time)), None) => format!("id:{id} of {time}"),
+        (Some(Newest { id, time }), Some(age)) => format!("id:{id} of {time}, {} old", spell(age.as_secs())),
+        (Some(Newest { id, time }), None) => format!("id:{id} of {time}"),
         (None, _) => "none is known".to_owned(),
     }
 }
@@ -144,7 +143,7 @@ impl Last {
 #[cfg(test)]
 mod tests {
     use super::{Event, after};
-    use crate::schedule::{Last, Outcome};
+    use crate::schedule::{Last, Newest, Outcome};
     use imager_units::{Error, ErrorKind};
     use std::time::Duration;
 
@@ -153,8 +152,8 @@ mod tests {
     #[test]
     fn trouble_is_told_once_and_its_end_once() {
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
-        let mut last = Last { of: ("r".into(), "web1".into()), ..Last::default() };
-        last.newest = Some(("ab".into(), "2026-11-21T11:00:00Z".into()));
+        let mut last = Last { machine: "web1".into(), ..Last::default() };
+        last.newest = Some(Newest { id: "ab".into(), time: "2026-11-21T11:00:00Z".into() });
         let mut run = |result, failures| {
             (last.result, last.failures) = (result, failures);
             let event = after(&last, HOUR, 2, now);
@@ -178,7 +177,7 @@ mod tests {
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
         let mut last = Last { failures: 1, ..Last::default() };
         assert_eq!(after(&last, HOUR, 5, now), None, "there never was one");
-        last.newest = Some(("ab".into(), "2026-11-21T09:59:59Z".into()));
+        last.newest = Some(Newest { id: "ab".into(), time: "2026-11-21T09:59:59Z".into() });
         for _ in 0..2 {
             assert_eq!(after(&last, HOUR, 5, now), Some(Event::Overdue));
             last.told(Event::Overdue, &Err(Error::new(ErrorKind::Io, "no mail")), "t");

@@ -35,12 +35,23 @@ pub struct Alarm {
     pub trouble: Option<String>,
 }
 
+/// A capture that was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub time: String,
+}
+
 /// The last run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Last {
-    /// Of which repository and machine.
-    pub of: (String, String),
+    /// Whose captures they are.
+    pub machine: String,
+    /// In which repository.
+    pub repo: String,
     /// When it began.
     pub started: String,
     /// When it ended.
@@ -67,8 +78,8 @@ pub struct Last {
     pub failures: u32,
     /// Whether somebody was told.
     pub alarm: Alarm,
-    /// The newest good capture that was seen or made: its id and time.
-    pub newest: Option<(String, String)>,
+    /// The newest good capture that was seen or made.
+    pub newest: Option<Newest>,
     /// When the last capture of a kind was made that decides about later ones, for when it is pruned.
     pub kinds: Vec<(Kind, String)>,
 }
@@ -82,7 +93,7 @@ impl Last {
 
     /// Remembers a capture.
     pub fn remember(&mut self, kind: Kind, id: &str, time: &str) {
-        self.newest = Some((id.to_owned(), time.to_owned()));
+        self.newest = Some(Newest { id: id.to_owned(), time: time.to_owned() });
         if matches!(kind, Kind::Full | Kind::Differential) {
             self.kinds.retain(|(known, _)| *known != kind);
             self.kinds.push((kind, time.to_owned()));

@@ -96,7 +96,7 @@ pub(crate) struct ScheduleSet {
 const SET_HELP: &str = "\
 The share is --repo, and --limit holds for the scheduled captures, too. Secrets are read from files that root alone may \
 read. Variables for the captures, such as a bucket's credentials, may be put into /etc/halfhour/environment. Without a \
---keep rule no capture goes. The last full capture, and the last differential one, stay whatever the rules say, because \
+--keep rule no capture goes; removing takes a token that may. The last full capture, and the last differential one, stay whatever the rules say, because \
 later ones are compared with them.";
 
 #[derive(Debug, Args)]

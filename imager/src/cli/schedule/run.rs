@@ -10,7 +10,7 @@ use crate::cli::args::Global;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print, print_json};
 use imager::clock;
-use imager::schedule::{self, Choice, Last, Outcome, Past};
+use imager::schedule::{self, Choice, Last, Newest, Outcome, Past, Settings};
 use imager_image::manifest::Kind;
 use imager_units::{Error, ErrorKind, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, place: &Place, due: bool) -> std::result::Res
         place,
         turn,
         stop: Stop::new()?,
-        last: remembered(place, (settings.repo.clone(), settings.machine.clone())),
+        last: remembered(place, &settings),
         end: Instant::now() + length.saturating_sub(length / 10),
         due,
     };
@@ -78,20 +78,15 @@ pub(super) fn run(global: &Global, place: &Place, due: bool) -> std::result::Res
 }
 
 /// What this machine remembers of the same captures. What it cannot read is not missed for long.
-fn remembered(place: &Place, of: (String, String)) -> Last {
+fn remembered(place: &Place, settings: &Settings) -> Last {
     let last = schedule::read(&place.last()).unwrap_or_else(|error| {
         tell::log(4, &format!("how earlier runs went is not known: {error}"));
         None
     });
-    let last = last.filter(|last| last.of == of).unwrap_or_else(|| Last { of, ..Last::default() });
-    Last {
-        of: last.of,
-        failures: last.failures,
-        alarm: last.alarm,
-        newest: last.newest,
-        kinds: last.kinds,
-        ..Last::default()
-    }
+    let same = last.filter(|last| last.machine == settings.machine && last.repo == settings.repo);
+    let Last { failures, alarm, newest, kinds, .. } = same.unwrap_or_default();
+    let (machine, repo) = (settings.machine.clone(), settings.repo.clone());
+    Last { machine, repo, failures, alarm, newest, kinds, ..Last::default() }
 }
 
 fn skipped(global: &Global, why: &str) -> Status {
@@ -129,8 +124,8 @@ impl Run<'_> {
     fn attempt(&mut self) -> std::result::Result<Attempt, Failure> {
         let settings = self.caller.settings;
         let (captures, damaged) = seen::list(&self.caller, self.patience(), &mut self.stop)?;
-        self.last.newest =
-            captures.iter().rev().find(|seen| seen.is_good).map(|seen| (seen.id.clone(), seen.time.clone()));
+        let newest = captures.iter().rev().find(|seen| seen.is_good);
+        self.last.newest = newest.map(|seen| Newest { id: seen.id.clone(), time: seen.time.clone() });
         let now = Timestamp::now();
         if self.due
             && let Some(why) = self.served(&captures, now)
