@@ -29,13 +29,27 @@ impl Disk {
             let why = format!("{} is no block device; changes of files are not recorded", node.display());
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let number = format!("{}:{}", nix::sys::stat::major(raw), nix::sys::stat::minor(raw));
-        let folder = fs::canonicalize(format!("/sys/dev/block/{number}")).context(say)?;
+        Self::numbered(&format!("{}:{}", nix::sys::stat::major(raw), nix::sys::stat::minor(raw))).context(say)
+    }
+
+    /// The disk of this number (`8:16`).
+    ///
+    /// # Errors
+    /// `Invalid` when it is a part of one; `NotFound`, `Io`.
+    pub fn numbered(number: &str) -> Result<Self> {
+        let folder = fs::canonicalize(format!("/sys/dev/block/{number}"))
+            .context(|| format!("looking for disk {number}"))?;
         if folder.join("partition").exists() {
-            let why = format!("{} is a partition: changes are recorded of whole disks", node.display());
+            let why = format!("{number} is a partition: changes are recorded of whole disks");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         Self::in_folder(&folder)
+    }
+
+    /// Whether it is made of nothing else that a disk would be recorded as: no loop device, nothing of device mapper or md.
+    pub fn is_of_its_own(&self) -> bool {
+        let is_made = ["loop", "dm", "md", "bcache"].iter().any(|kind| self.has(kind));
+        !is_made && !["loop", "zram", "ram"].iter().any(|kind| self.name.starts_with(kind))
     }
 
     /// The disk of this name (`sda`, `nvme0n1`).

@@ -1,7 +1,9 @@
 //! Every flag, once: help, man pages and completions come from here.
 
+mod journal;
 mod schedule;
 
+pub(crate) use journal::{Journal, JournalCommand};
 pub(crate) use schedule::{Schedule, ScheduleCommand, ScheduleSet};
 
 use super::quantity::{parse_rate, parse_time};
@@ -103,6 +105,8 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Keep a capture from being pruned
     Hold(Hold),
+    /// Record which blocks of this machine's disks change, so that captures need not read the rest
+    Journal(Journal),
     /// Capture regularly, and tell when that fails
     Schedule(Schedule),
     /// Serve a capture as network block devices, read-only

@@ -14,6 +14,7 @@ mod failure;
 mod hold;
 mod init;
 mod inspect;
+mod journal;
 mod key;
 mod list;
 mod nbd;
@@ -114,6 +115,7 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Prune(options) => prune::run(&global, &options),
         Command::Hold(options) => hold::run(&global, &options),
         Command::Export(options) => export::run(&global, &options),
+        Command::Journal(options) => journal::run(&global, &options),
         Command::Schedule(options) => schedule::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
