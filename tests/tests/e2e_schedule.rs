@@ -110,6 +110,8 @@ fn a_schedule_is_set_run_shown_and_removed() {
     assert_eq!(shown["next"].as_array().map(Vec::len), Some(3));
     bench.imager.ok(&["verify", "--read-data"]);
 
+    fs::set_permissions(bench.settings(), PermissionsExt::from_mode(0o620)).unwrap();
+    bench.imager.fails(4, &bench.schedule(&["run"]));
     bench.imager.ok(&bench.schedule(&["remove"]));
     bench.imager.ok(&bench.schedule(&["remove"]));
     assert!(!bench.settings().exists() && !units.join("halfhour-capture.timer").exists());
@@ -265,7 +267,7 @@ fn a_webhook_hears_of_trouble_once_and_of_its_end_and_one_that_refuses_is_asked_
     let told = next();
     for (event, failures) in [(refused, 2), (told, 3)] {
         assert_eq!((&event["event"], &event["failures"]), (&json!("failed"), &json!(failures)), "{event}");
-        assert_eq!((&event["machine"], &event["error"]["kind"]), (&json!("web1"), &json!("io")));
+        assert_eq!((&event["machine"], &event["error"]["kind"]), (&json!("web1"), &json!("notfound")));
         assert!(event["newest_capture"]["id"].is_string() && event["text"].is_string(), "{event}");
     }
     fail();
@@ -302,8 +304,8 @@ fn an_alarm_command_gets_the_text_without_secrets_and_a_broken_one_breaks_nothin
         "{text}"
     );
 
-    bench.set(&["--every", "1h", "--alarm-command", "exit 3"]);
     fs::rename(bench.scratch.path("elsewhere"), &bench.disk).unwrap();
+    bench.set(&["--every", "1h", "--alarm-command", "exit 3"]);
     let ran = bench.imager.run_json(&bench.schedule(&["run"]));
     ran.expect_code(0);
     assert!(ran.stderr.contains("nobody was told of it") && ran.stderr.contains("exit status: 3"), "{ran:?}");

@@ -20,8 +20,9 @@ use super::Status;
 use super::args::{Global, Schedule, ScheduleCommand};
 use super::failure::Failure;
 use imager::schedule::Settings;
-use imager_units::ErrorKind;
+use imager_units::{Error, ErrorKind};
 use place::Place;
+use std::os::unix::fs::MetadataExt;
 
 pub(crate) fn run(global: &Global, options: &Schedule) -> Result<Status, Failure> {
     let place = Place::new(&options.root);
@@ -33,9 +34,19 @@ pub(crate) fn run(global: &Global, options: &Schedule) -> Result<Status, Failure
     }
 }
 
-/// The schedule of a system.
+/// The schedule of a system. What it says is done as root, so nobody else may have a say in it.
 fn settings(place: &Place) -> Result<Settings, Failure> {
-    Settings::read(&place.settings()).map_err(|error| match error.kind() {
+    let file = place.settings();
+    if let Ok(metadata) = std::fs::metadata(&file) {
+        let is_ours = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
+        if !is_ours || metadata.mode() & 0o022 != 0 {
+            let what = format!("{} may be changed by others than root", file.display());
+            let advice =
+                format!("look at what it says, then chown root {0} && chmod 600 {0}", file.display());
+            return Err(Failure::new(4, Error::new(ErrorKind::Denied, what), advice));
+        }
+    }
+    Settings::read(&file).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::new(1, error, "there is no schedule; imager schedule set makes one"),
         ErrorKind::Invalid => Failure::new(
             super::failure::USAGE,

@@ -30,7 +30,7 @@ pub fn post_json(url: &str, body: Vec<u8>, patience: Duration) -> Result<()> {
     let client = Client::builder().tls_backend_preconfigured(trust).redirect(redirect::Policy::none());
     let client = client.timeout(patience).build().map_err(failed)?;
     let request = client.post(url).header(CONTENT_TYPE, "application/json").body(body);
-    let answer = Waiter::new(Arc::new(Nobody)).wait(request.send())?.map_err(failed)?;
+    let answer = Waiter::new(Arc::new(Nobody)).wait(async move { request.send().await })?.map_err(failed)?;
     match answer.status() {
         status if status.is_success() => Ok(()),
         status => Err(Error::new(ErrorKind::Io, format!("it answered {status}"))),
