@@ -5,12 +5,8 @@ use halfhour_tests::device::{loop_over, mount};
 use halfhour_tests::{Imager, Scratch, need, table, tool};
 use serde_json::Value;
 
-const FSTAB: &str = "UUID=33333333-0000-4000-8000-000000000001 / btrfs OPTIONS 0 0\n\
-                     UUID=33333333-0000-4000-8000-000000000001 /var btrfs subvol=@var 0 0\n\
-                     # What follows is data.\n\
-                     UUID=33333333-0000-4000-8000-000000000002 /srv ext4 defaults 0 2\n";
-const ROOT_ID: &str = "33333333-0000-4000-8000-000000000001";
-const DATA_ID: &str = "33333333-0000-4000-8000-000000000002";
+const FSTAB: &str = "UUID=ROOT / btrfs OPTIONS 0 0\nUUID=ROOT /var btrfs subvol=@var 0 0\n# What follows is data.\n\
+                     UUID=DATA /srv ext4 defaults 0 2\n";
 const BTRFS_MIB: u64 = 128;
 const DATA_MIB: u64 = 8;
 
@@ -60,14 +56,26 @@ const LAYOUTS: [Layout; 5] = [
     },
 ];
 
+/// The UUIDs of root and data: each test has its own, for what is attached at the same time must differ.
+fn ids(name: &str) -> [String; 2] {
+    let own: u32 = name.bytes().map(u32::from).sum();
+    [1, 2].map(|number| format!("33333333-0000-4000-8000-{own:08}{number:04}"))
+}
+
+fn fstab(name: &str, options: &str) -> String {
+    let [root, data] = ids(name);
+    FSTAB.replace("ROOT", &root).replace("DATA", &data).replace("OPTIONS", options)
+}
+
 /// A disk with a root of Btrfs, a data volume that its fstab names, and an ext4 that it does not.
 fn server(scratch: &Scratch, layout: Layout) -> String {
     let name = |what: &str| scratch.name(&format!("{}-{what}", layout.name));
     let root = scratch.file(&format!("{}-root", layout.name), BTRFS_MIB << 20);
-    tool("mkfs.btrfs", &["-q", "-U", ROOT_ID, &root]);
+    let [root_id, data_id] = ids(layout.name);
+    tool("mkfs.btrfs", &["-q", "-U", &root_id, &root]);
     fill(scratch, &root, layout);
     let (data, other) = (name("data"), name("other"));
-    for (file, options) in [(&data, &["-U", DATA_ID][..]), (&other, &[])] {
+    for (file, options) in [(&data, &["-U", data_id.as_str()][..]), (&other, &[])] {
         let create = std::fs::File::create(file).and_then(|file| file.set_len(DATA_MIB << 20));
         create.expect("a file");
         tool("mke2fs", &[&["-q", "-F", "-t", "ext4"], options, &[file]].concat());
@@ -89,7 +97,8 @@ fn server(scratch: &Scratch, layout: Layout) -> String {
 fn fill(scratch: &Scratch, root: &str, layout: Layout) {
     let at = scratch.path(&format!("{}-mounted", layout.name));
     let (node, _loop) = loop_over(root);
-    let _mounted = mount(&node.display().to_string(), &at, layout.mounted);
+    let node = node.display().to_string();
+    let mounted = mount(&node, &at, layout.mounted);
     let path = |below: &str| at.join(below).display().to_string();
     for subvolume in layout.subvolumes {
         tool("btrfs", &["-q", "subvolume", "create", &path(subvolume)]);
@@ -98,7 +107,7 @@ fn fill(scratch: &Scratch, root: &str, layout: Layout) {
     let etc = at.join(top).join("etc");
     std::fs::create_dir_all(&etc).expect("a folder");
     let comment = "# A line that says nothing.\n".repeat(40);
-    std::fs::write(etc.join("fstab"), FSTAB.replace("OPTIONS", layout.options) + &comment).expect("a file");
+    std::fs::write(etc.join("fstab"), fstab(layout.name, layout.options) + &comment).expect("a file");
     std::fs::write(etc.join("hostname"), format!("{}\n", layout.name)).expect("a file");
     if !top.is_empty() {
         let snapshot = path("before the upgrade");
@@ -107,7 +116,8 @@ fn fill(scratch: &Scratch, root: &str, layout: Layout) {
     if layout.is_default {
         tool("btrfs", &["-q", "subvolume", "set-default", &path(top)]);
     }
-    tool("sync", &["-f", &path("")]);
+    drop(mounted);
+    tool("btrfs", &["device", "scan", "--forget", &node]);
 }
 
 fn seen(scratch: &Scratch, disks: &[&str]) -> (Vec<(String, String)>, Vec<String>) {
@@ -170,7 +180,7 @@ fn filesystems_on_several_devices_are_named_as_one() {
     });
     let part = |disk: usize, number: usize| scratch.file(&format!("part{disk}{number}"), BTRFS_MIB << 20);
     let parts = [[part(0, 0), part(0, 1)], [part(1, 0), part(1, 1)]];
-    for (number, id) in [ROOT_ID, DATA_ID].into_iter().enumerate() {
+    for (number, id) in ids("several").iter().enumerate() {
         tool(
             "mkfs.btrfs",
             &["-q", "-d", "raid0", "-m", "raid1", "-U", id, &parts[0][number], &parts[1][number]],
@@ -183,7 +193,8 @@ fn filesystems_on_several_devices_are_named_as_one() {
     let at = scratch.path("mounted");
     let mounted = mount(&devices[0].0.display().to_string(), &at, "noatime");
     std::fs::create_dir_all(at.join("etc")).expect("a folder");
-    std::fs::write(at.join("etc/fstab"), FSTAB.replace("ext4", "btrfs")).expect("a file");
+    std::fs::write(at.join("etc/fstab"), fstab("several", "noatime").replace("ext4", "btrfs"))
+        .expect("a file");
     drop(mounted);
     for (node, _) in &devices {
         tool("btrfs", &["device", "scan", "--forget", &node.display().to_string()]);

@@ -6,6 +6,7 @@
 
 mod preflight;
 mod refuse;
+mod sets;
 mod stacked;
 
 use super::target::Target;
@@ -19,7 +20,7 @@ use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, Exten
 use imager_volume::State;
 use preflight::preflight;
 use refuse::{
-    check_boot_code, check_distinct, check_entries, check_erasable, check_sets, check_volumes, denied,
+    check_boot_code, check_distinct, check_entries, check_erasable, check_volumes, denied,
     lost_table, too_small,
 };
 use std::path::PathBuf;
@@ -181,7 +182,7 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             return Err(Error::new(ErrorKind::Invalid, what));
         }
     }
-    check_sets(manifest, &plan.disks)?;
+    sets::check(repository, manifest, &mut plan)?;
     if request.scope == Scope::InPlace && request.volumes.is_empty() {
         let unread = manifest.warnings.iter().filter(|warning| warning.starts_with(NO_FSTAB));
         plan.warnings.extend(unread.map(|warning| format!("when it was captured, {warning}")));

@@ -7,7 +7,7 @@ use crate::restore::target::Target;
 use crate::survey;
 use imager_disk::ReadAt;
 use imager_disk::table::{Table, TableKind};
-use imager_image::manifest::{Disk, Manifest, Volume};
+use imager_image::manifest::Disk;
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};
 use std::collections::HashSet;
 
@@ -78,28 +78,6 @@ pub(super) fn check_boot_code(repository: &Repository, plan: &DiskPlan) -> Resul
         keys.join(" ")
     );
     Err(denied(&plan.target, what))
-}
-
-/// The volumes of a filesystem on several devices are of one moment, or it is lost: all of them are planned, or none.
-pub(super) fn check_sets(manifest: &Manifest, plan: &[DiskPlan]) -> Result<()> {
-    let planned: Vec<&Volume> = plan.iter().flat_map(|disk| &disk.volumes).map(|p| &p.volume).collect();
-    for volume in planned.iter().filter(|volume| volume.filesystem.as_deref() == Some("btrfs")) {
-        let of_set = |other: &&Volume| other.filesystem == volume.filesystem && other.uuid == volume.uuid;
-        let set: Vec<_> = manifest.volumes.iter().filter(of_set).collect();
-        if set.iter().all(|member| planned.iter().any(|planned| planned.key == member.key)) {
-            continue;
-        }
-        let keys: Vec<_> = set.iter().map(|member| member.key.as_str()).collect();
-        let options: Vec<_> = keys.iter().map(|key| format!("--volume {key}")).collect();
-        let what = format!(
-            "volumes {} are one filesystem, which is lost when only some of them go back: restore them together ({}, and \
-             --to for each of their disks)",
-            keys.join(" and "),
-            options.join(" ")
-        );
-        return Err(Error::new(ErrorKind::Denied, what));
-    }
-    Ok(())
 }
 
 /// A table that does not fit onto the disk; that is the wrong disk, not a share without room.
