@@ -25,7 +25,7 @@ impl DeviceNumber {
     }
 
     /// The device that the node at `path` stands for; `None` when it is no block device.
-    pub(crate) fn of_node(path: &Path) -> Option<Self> {
+    pub fn of_node(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         metadata.file_type().is_block_device().then(|| Self::from_raw(metadata.rdev()))
     }
