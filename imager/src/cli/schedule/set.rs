@@ -161,8 +161,8 @@ fn advice(settings: &Settings, disks: &[Chosen], place: &Place) -> Vec<String> {
     let journal = systemd::word(&["is-active", JOURNAL]);
     if place.other_root().is_none() && !in_use.is_empty() && journal.as_deref() != Some("active") {
         notes.push(format!(
-            "{} is in use, and no journal of its changes runs ({JOURNAL} is {}): unless it does, such a disk cannot be \
-             captured consistently, and the captures will be refused",
+            "{} is in use, and no journal of its changes runs ({JOURNAL} is {}): captures of it may be refused, or read \
+             everything each time; systemctl enable --now {JOURNAL} starts it, and again with the machine",
             in_use.join(", "),
             journal.as_deref().unwrap_or("not there")
         ));
