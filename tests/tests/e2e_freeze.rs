@@ -110,6 +110,23 @@ fn a_freeze_stops_writers_for_as_long_as_it_lasts() {
 }
 
 #[test]
+fn a_btrfs_is_frozen_by_the_mount_of_a_subvolume() {
+    let scratch = Scratch::new();
+    let Some(mut filesystem) = Filesystem::make(&scratch, "a", "btrfs", 256) else { return };
+    tool("btrfs", &["subvolume", "create", &filesystem.at.join("home").display().to_string()]);
+    filesystem.unmount();
+    // Its folders have a number that no mount has.
+    let _home = halfhour_tests::device::mount(&filesystem.disk.path, &filesystem.at, "subvol=home");
+    let writer = Writer::start(&filesystem.at);
+    let mut copier = Copier::start(&scratch, 1000, 1, &[&filesystem]);
+    copier.expect("open /");
+    copier.expect("frozen");
+    assert!(filesystem.is_frozen());
+    copier.kill();
+    assert!(writer.goes_on_within(SECOND).is_some());
+}
+
+#[test]
 fn nested_filesystems_and_those_in_files_of_others_freeze_first() {
     let scratch = Scratch::new();
     let Some(outer) = Filesystem::make(&scratch, "outer", "ext4", 900) else { return };
@@ -331,6 +348,11 @@ fn what_is_unmounted_or_mounted_meanwhile_is_noticed() {
     copier.expect("failed Cancelled");
     copier.expect("failed Cancelled");
     filesystem.unmount();
+    other.unmount();
+    let mut nothing = Copier::start(&scratch, 0, 1, &[&filesystem]);
+    assert_eq!(nothing.next(), "open");
+    nothing.expect("frozen");
+    nothing.expect("thawed");
     filesystem.mount();
     assert!(Writer::start(&filesystem.at).goes_on_within(SECOND).is_some());
 }
