@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use std::ffi::OsString;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Below the guard.
@@ -66,9 +66,7 @@ impl Freezer {
     /// # Errors
     /// `Io`, `NotFound` when the kernel's description cannot be read.
     pub fn open(system: System, disks: &[DeviceNumber], options: FreezeOptions) -> Result<Self> {
-        for left in release_abandoned(&options.records)?.into_iter().filter(|left| left.thawed) {
-            tracing::warn!("{} was left frozen by a process that died, and is thawed", left.at.display());
-        }
+        release(&options.records);
         let filesystems = chosen::choose(&system, disks)?;
         let unfreezable = Vec::new();
         Ok(Self { system, disks: disks.to_vec(), options, filesystems, unfreezable, guard: None })
@@ -195,6 +193,18 @@ impl Freeze for Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         urgent::unlock_memory();
+    }
+}
+
+/// Thaws what dead processes left. What does not thaw is no reason to freeze nothing else.
+fn release(records: &Path) {
+    match release_abandoned(records) {
+        Err(error) => tracing::warn!("{error}"),
+        Ok(released) => {
+            for left in released.into_iter().filter(|left| left.thawed) {
+                tracing::warn!("{} was left frozen by a process that died, and is thawed", left.at.display());
+            }
+        }
     }
 }
 
