@@ -6,7 +6,7 @@ use crate::program::Ends;
 use imager_units::{ByteLen, Error, Result};
 
 /// The length of `struct about`.
-pub(crate) const ABOUT_BYTES: usize = 48;
+pub(crate) const ABOUT_BYTES: usize = 56;
 
 /// `struct about` of `journal.bpf.c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(crate) struct About {
     major: u32,
     minor: u32,
     ends: u32,
+    /// Whose requests go to its paths: NVMe's subsystem and name space.
+    paths: Option<(u32, u32)>,
     pub(crate) size: ByteLen,
     /// A number that no other disk of this start of the machine has.
     pub(crate) sequence: u64,
@@ -28,7 +30,8 @@ impl About {
             Error::unsupported(format!("disk {} has {size}, which cannot be tracked", disk.name()))
         })?;
         let (major, minor) = disk.number();
-        Ok(Self { major, minor, ends: ends.bits(), size, sequence: gauges.sequence()?, levels })
+        let paths = disk.paths().map(|paths| (paths.subsystem, paths.space));
+        Ok(Self { major, minor, ends: ends.bits(), paths, size, sequence: gauges.sequence()?, levels })
     }
 
     /// The kernel's number of the disk.
@@ -44,7 +47,9 @@ impl About {
     /// As the program reads it.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let upper = self.levels.upper().map(|word| u32::try_from(word).unwrap_or(u32::MAX));
-        let narrow = [self.major, self.minor, upper[0], upper[1], self.ends, 0];
+        let (subsystem, space) = self.paths.unwrap_or_default();
+        let paths = u32::from(self.paths.is_some());
+        let narrow = [self.major, self.minor, upper[0], upper[1], self.ends, paths, subsystem, space];
         let wide = [self.levels.blocks(), self.size.get(), self.sequence];
         let narrow = narrow.iter().flat_map(|word| word.to_le_bytes());
         narrow.chain(wide.iter().flat_map(|word| word.to_le_bytes())).collect()
@@ -52,13 +57,14 @@ impl About {
 
     /// As it was told; `None` when it was told otherwise, by another version.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (narrow, wide) = (bytes.get(..24)?.as_chunks::<4>().0, bytes.get(24..)?.as_chunks::<8>().0);
+        let (narrow, wide) = (bytes.get(..32)?.as_chunks::<4>().0, bytes.get(32..)?.as_chunks::<8>().0);
         let narrow = |at: usize| narrow.get(at).map(|bytes| u32::from_le_bytes(*bytes));
         let wide = |at: usize| wide.get(at).map(|bytes| u64::from_le_bytes(*bytes));
         let size = ByteLen::new(wide(1)?);
         let levels = Levels::of(size)?;
         let (major, minor, ends) = (narrow(0)?, narrow(1)?, narrow(4)?);
-        let about = Self { major, minor, ends, size, sequence: wide(2)?, levels };
+        let paths = (narrow(5)? != 0).then_some((narrow(6)?, narrow(7)?));
+        let about = Self { major, minor, ends, paths, size, sequence: wide(2)?, levels };
         (about.to_bytes() == bytes).then_some(about)
     }
 }

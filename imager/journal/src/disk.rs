@@ -93,19 +93,57 @@ impl Disk {
 
     /// Its gauges, opened once: reading them later takes no memory and no path.
     pub(crate) fn gauges(&self) -> Result<Gauges> {
-        let open = |name: &str| {
-            let path = self.folder.join(name);
-            File::open(&path).context(|| format!("opening {}", path.display()))
+        let open_at = |path: PathBuf| File::open(&path).context(|| format!("opening {}", path.display()));
+        let open = |name: &str| open_at(self.folder.join(name));
+        let stats = match self.paths() {
+            None => vec![open("stat")?],
+            // Older kernels count nothing of the disk itself.
+            Some(paths) => paths
+                .names
+                .iter()
+                .map(|name| open_at(Path::new("/sys/block").join(name).join("stat")))
+                .collect::<Result<_>>()?,
         };
-        // Kernels before 5.15 do not number what appears; but they are too old for other reasons too.
-        Ok(Gauges { stat: open("stat")?, size: open("size")?, sequence: open("diskseq")? })
+        Ok(Gauges { stats, size: open("size")?, sequence: open("diskseq")? })
     }
+
+    /// The switch that turns on what [`Gauges::sectors`] needs, where it is off.
+    pub(crate) fn counters_off(&self) -> Option<PathBuf> {
+        let paths = self.paths().map_or_else(|| vec![self.name.clone()], |paths| paths.names);
+        let mut switches = paths.iter().map(|name| Path::new("/sys/block").join(name).join("queue/iostats"));
+        switches.find(|switch| fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0"))
+    }
+
+    /// The paths to which the requests of an NVMe disk go that may have several; `None` where they go to itself.
+    pub(crate) fn paths(&self) -> Option<Paths> {
+        let (subsystem, space) = self.name.strip_prefix("nvme")?.split_once('n')?;
+        let (subsystem, space) = (subsystem.parse().ok()?, space.parse().ok()?);
+        let is_path = |name: &str| {
+            let rest = name.strip_prefix(&format!("nvme{subsystem}c"))?;
+            let (controller, of) = rest.split_once('n')?;
+            let is_number = !controller.is_empty() && controller.bytes().all(|byte| byte.is_ascii_digit());
+            (is_number && of.parse() == Ok(space)).then_some(())
+        };
+        let entries = fs::read_dir("/sys/block").ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<_> = names.filter(|name| !self.has("mq") && is_path(name).is_some()).collect();
+        names.sort();
+        (!names.is_empty()).then_some(Paths { subsystem, space, names })
+    }
+}
+
+/// The paths of an NVMe disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Paths {
+    pub(crate) subsystem: u32,
+    pub(crate) space: u32,
+    pub(crate) names: Vec<String>,
 }
 
 /// What the kernel counts of a disk.
 #[derive(Debug)]
 pub(crate) struct Gauges {
-    stat: File,
+    stats: Vec<File>,
     size: File,
     sequence: File,
 }
@@ -120,8 +158,13 @@ pub(crate) struct Sectors {
 impl Gauges {
     /// How much was written and discarded since the disk appeared (Documentation/block/stat.rst: fields 7 and 14).
     pub(crate) fn sectors(&self) -> Result<Sectors> {
-        let fields = numbers::<14>(&self.stat)?;
-        Ok(Sectors { written: fields[6], discarded: fields[13] })
+        let mut sum = Sectors::default();
+        for stat in &self.stats {
+            let fields = numbers::<14>(stat)?;
+            sum.written = sum.written.wrapping_add(fields[6]);
+            sum.discarded = sum.discarded.wrapping_add(fields[13]);
+        }
+        Ok(sum)
     }
 
     /// The size.

@@ -144,7 +144,11 @@ pub(crate) fn doubt(tracker: &Tracker, patience: Patience) -> Result<Option<Stri
     if trouble.total() != tracker.word(Word::Noted).load(SeqCst) {
         return Ok(Some(format!("{name}: {trouble}")));
     }
-    Ok(match tracker.audit(patience)? {
+    let audit = match tracker.audit(patience) {
+        Ok(audit) => audit,
+        Err(error) => return Ok(Some(format!("{name}: {error}"))),
+    };
+    Ok(match audit {
         Audit::Equal => None,
         Audit::Busy if patience == Patience::SHORT => None,
         Audit::Busy => Some(format!("{name} was written without a pause in which to check")),

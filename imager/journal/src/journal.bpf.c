@@ -26,7 +26,7 @@ enum { OP_DISCARD = 3, OP_DRV_OUT = 35, OP_MASK = 0xff };
 enum { STS_NOTSUPP = 1, STS_TARGET = 5 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct gendisk { int major; int first_minor; };
+struct gendisk { int major; int first_minor; char disk_name[32]; };
 struct request_queue { struct gendisk *disk; };
 struct bvec_iter { __u64 bi_sector; unsigned int bi_size; };
 struct bio { struct bio *bi_next; struct bvec_iter bi_iter; };
@@ -43,7 +43,9 @@ struct request {
 struct about {
 	__u32 major, minor;
 	__u32 level[2];           /* the first words of the second and third level */
-	__u32 ends, unused;       /* 1: mark when issued, 2: when completed */
+	__u32 ends;               /* 1: mark when issued, 2: when completed */
+	__u32 paths;              /* whether it is an NVMe disk whose requests go to its paths */
+	__u32 subsystem, space;   /* then they are called nvme<subsystem>c<any>n<space> */
 	__u64 blocks;
 	__u64 bytes, sequence;    /* for user space: the size, and a number that no other disk of this boot has */
 };
@@ -113,11 +115,43 @@ __attribute__((noinline)) int mark(__u64 sector, __u64 sectors, int discard)
 	return 0;
 }
 
+/* nvme<subsystem>c<controller>n<space>: the kernel shows no other tie between a disk and its paths that could be used. */
+static __always_inline int is_path(struct gendisk *disk)
+{
+	char name[32];
+	__u32 subsystem = 0, number = 0, at = 0;
+	int n;
+
+	if (bpf_probe_read_kernel(name, sizeof(name), disk->disk_name))
+		return 0;
+	if (name[0] != 'n' || name[1] != 'v' || name[2] != 'm' || name[3] != 'e')
+		return 0;
+	for (n = 4; n < (int)sizeof(name) && name[n]; n++) {
+		char c = name[n];
+
+		if (c >= '0' && c <= '9') {
+			number = number * 10 + (c - '0');
+		} else if (c == 'c' && at == 0) {
+			subsystem = number;
+			number = 0, at = 1;
+		} else if (c == 'n' && at == 1) {
+			number = 0, at = 2;
+		} else {
+			return 0;
+		}
+	}
+	return at == 2 && subsystem == about.subsystem && number == about.space;
+}
+
 static __always_inline int is_ours(struct request *rq)
 {
 	struct gendisk *disk = rq->q->disk;
 
-	return disk && disk->major == about.major && disk->first_minor == about.minor;
+	if (!disk)
+		return 0;
+	if (about.paths)
+		return is_path(disk);
+	return disk->major == about.major && disk->first_minor == about.minor;
 }
 
 static __always_inline void mark_request(struct request *rq, int op)

@@ -14,21 +14,22 @@ pub(crate) fn check(disk: &Disk) -> Result<()> {
     let name = disk.name();
     let refused = |why: String| Err(Error::unsupported(why));
     let says = |attribute: &str| disk.attribute(attribute).unwrap_or_default();
-    if !disk.has("mq") {
+    if !disk.has("mq") && disk.paths().is_none() {
         // Includes persistent memory, which programs may write past the block layer.
         return refused(match disk.attribute("dm/name").is_some() || disk.has("md") {
             true => format!("{name} is made of other disks: name those"),
-            false => format!(
-                "disk {name} takes no requests that could be followed (zram, NVMe with several paths, persistent memory)"
-            ),
+            false => {
+                format!("disk {name} takes no requests that could be followed (zram, persistent memory)")
+            }
         });
     }
     if !matches!(says("queue/zoned").as_str(), "" | "none") {
         return refused(format!("disk {name} has zones, which choose themselves where a write lands"));
     }
-    if says("queue/iostats") == "0" {
+    if let Some(switch) = disk.counters_off() {
         return refused(format!(
-            "the statistics of disk {name} are off, against which the journal is checked: echo 1 > /sys/block/{name}/queue/iostats"
+            "the statistics of disk {name} are off, against which the journal is checked: echo 1 > {}",
+            switch.display()
         ));
     }
     Ok(())

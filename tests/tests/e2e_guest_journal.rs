@@ -1,0 +1,87 @@
+//! The journal on disks as servers have them and on another kernel: virtio, NVMe and SCSI, beneath device mapper and md.
+
+use halfhour_tests::guest::{Disk, Guest};
+use halfhour_tests::{MIB, Scratch, binary, need};
+
+/// What happens to a filesystem at /mnt in a round.
+const CHURN: &str = r#"
+    cd /mnt; R=$ROUND; mkdir -p churn
+    fio --name=a --directory=. --size=8m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=32 --io_size=2m --output=/dev/null
+    fio --name=b --directory=. --size=6m --rw=randwrite --bs=4k --ioengine=mmap --io_size=1m --output=/dev/null
+    fio --name=c --directory=. --size=4m --rw=randwrite --bs=700-5000 --bs_unaligned=1 --ioengine=psync --io_size=500k --fsync=16 --output=/dev/null
+    for n in $(seq 12); do
+        dd if=/dev/urandom of=churn/new bs=7777 count=$n conv=fsync 2>/dev/null; mv churn/new churn/$((n % 5)).$R
+    done
+    cp b.0.0 copy.$R; truncate -s 1000000 b.0.0; rm -f copy.$((R - 1)); fstrim /mnt || true
+    cd /"#;
+
+/// A round of writing to a disk itself, past any filesystem.
+fn raw(node: &str) -> String {
+    format!(
+        "fio --name=a --filename={node} --size=32m --rw=randwrite --bsrange=$(blockdev --getss {node})-16k --direct=1 --ioengine=libaio --iodepth=64 --io_size=4m --output=/dev/null
+         fio --name=b --filename={node} --size=32m --rw=write --bs=1m --ioengine=psync --io_size=4m --output=/dev/null
+         blkdiscard -o 1M -l 9M {node} || true; blkdiscard -z -o 20M -l 3M {node} || dd if=/dev/zero of={node} bs=1M seek=20 count=3 conv=notrunc 2>/dev/null"
+    )
+}
+
+/// One round; for a full run 50, in several processes.
+fn rounds(guest: &mut Guest, what: &str, disks: &str, line: &str) {
+    let (times, count) = if need::full() { (25, "2") } else { (1, "1") };
+    for _ in 0..times {
+        let said = guest.ok(&["halfhour-journal", "rounds", count, disks, line]);
+        println!("{what}:\n{said}");
+        assert!(said.lines().all(|line| line.ends_with("missed 0")), "{said}");
+        assert!(said.lines().any(|line| !line.contains("changed 0")), "{said}");
+    }
+}
+
+#[test]
+fn no_write_is_missed_on_disks_as_servers_have_them() {
+    if !need::programs(&["fio", "mke2fs"]) {
+        return;
+    }
+    let Some(mut builder) = Guest::builder() else { return };
+    let scratch = Scratch::new();
+    for name in ["halfhour-journal", "mke2fs", "dmsetup", "mdadm", "fio"] {
+        builder = match name {
+            "halfhour-journal" => builder.program(binary::built(name)),
+            _ => builder.program(name),
+        };
+    }
+    for module in ["ext4", "dm_mod", "raid1", "loop"] {
+        builder = builder.module(module);
+    }
+    let disks = [
+        Disk::Virtio,
+        Disk::Nvme(512),
+        Disk::Nvme(4096),
+        Disk::Scsi(0x5000_c500_1234_5678),
+        Disk::Scsi(0x5000_c500_1234_5679),
+    ];
+    for (number, disk) in disks.into_iter().enumerate() {
+        builder = builder.disk(
+            &scratch.file(&format!("disk{number}.img"), 48 * MIB),
+            disk,
+            &format!("HALFHOUR{number}"),
+        );
+    }
+    let mut guest = builder.boot();
+    let nodes = ["/dev/vda", "/dev/nvme0n1", "/dev/nvme1n1", "/dev/sda", "/dev/sdb"];
+    nodes.iter().for_each(|node| guest.expect_node(node));
+    guest.set("DM_DISABLE_UDEV", "1");
+    println!("{}", guest.sh("uname -r; ls -d /sys/block/[nsv]*"));
+    for node in &nodes[..4] {
+        rounds(&mut guest, node, node, &raw(node));
+        guest.sh(&format!("/usr/bin/mke2fs -q -F -t ext4 {node}; mount -t ext4 {node} /mnt"));
+        rounds(&mut guest, &format!("ext4 on {node}"), node, CHURN);
+        guest.sh("umount /mnt");
+    }
+    guest.sh("echo \"0 $(blockdev --getsz /dev/sda) linear /dev/sda 0\" | dmsetup create mapped");
+    guest.sh("/usr/bin/mke2fs -q -F -t ext4 /dev/mapper/mapped; mount -t ext4 /dev/mapper/mapped /mnt");
+    rounds(&mut guest, "ext4 on device mapper", "/dev/sda", CHURN);
+    guest.sh("umount /mnt; dmsetup remove mapped");
+    guest.sh("mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --metadata=1.2 /dev/sda /dev/vda 2>&1; /usr/bin/mke2fs -q -F -t ext4 /dev/md0; mount -t ext4 /dev/md0 /mnt");
+    rounds(&mut guest, "ext4 on a mirror", "/dev/sda,/dev/vda", CHURN);
+    guest.sh("umount /mnt; mdadm --stop /dev/md0 2>&1");
+    guest.end();
+}
