@@ -6,9 +6,9 @@ use halfhour_tests::{MIB, Scratch, binary, need};
 /// What happens to a filesystem at /mnt in a round.
 const CHURN: &str = r#"
     cd /mnt; R=$ROUND; mkdir -p churn
-    fio --name=a --directory=. --size=8m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=32 --io_size=2m --output=/dev/null
-    fio --name=b --directory=. --size=6m --rw=randwrite --bs=4k --ioengine=mmap --io_size=1m --output=/dev/null
-    fio --name=c --directory=. --size=4m --rw=randwrite --bs=700-5000 --bs_unaligned=1 --ioengine=psync --io_size=500k --fsync=16 --output=/dev/null
+    fio --name=a --randrepeat=0 --directory=. --size=8m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=32 --io_size=2m --output=/dev/null
+    fio --name=b --randrepeat=0 --directory=. --size=6m --rw=randwrite --bs=4k --ioengine=mmap --io_size=1m --output=/dev/null
+    fio --name=c --randrepeat=0 --directory=. --size=4m --rw=randwrite --bs=700-5000 --bs_unaligned=1 --ioengine=psync --io_size=500k --fsync=16 --output=/dev/null
     for n in $(seq 12); do
         dd if=/dev/urandom of=churn/new bs=7777 count=$n conv=fsync 2>/dev/null; mv churn/new churn/$((n % 5)).$R
     done
@@ -18,8 +18,8 @@ const CHURN: &str = r#"
 /// A round of writing to a disk itself, past any filesystem.
 fn raw(node: &str) -> String {
     format!(
-        "fio --name=a --filename={node} --size=32m --rw=randwrite --bsrange=$(blockdev --getss {node})-16k --direct=1 --ioengine=libaio --iodepth=64 --io_size=4m --output=/dev/null
-         fio --name=b --filename={node} --size=32m --rw=write --bs=1m --ioengine=psync --io_size=4m --output=/dev/null
+        "fio --name=a --randrepeat=0 --filename={node} --size=32m --rw=randwrite --bsrange=$(blockdev --getss {node})-16k --direct=1 --ioengine=libaio --iodepth=64 --io_size=4m --output=/dev/null
+         fio --name=b --randrepeat=0 --filename={node} --size=32m --rw=write --bs=1m --ioengine=psync --io_size=4m --output=/dev/null
          blkdiscard -o 1M -l 9M {node} || true; blkdiscard -z -o 20M -l 3M {node} || dd if=/dev/zero of={node} bs=1M seek=20 count=3 conv=notrunc 2>/dev/null"
     )
 }

@@ -40,7 +40,7 @@ fn raw_writes_of_all_sizes_zeros_and_discards_are_marked() {
     let node = watched.disk.path.as_str();
     let fio = |options: &str| {
         let line =
-            format!("fio --name=x --filename={node} --size=64m --offset=100m --output=/dev/null {options}");
+            format!("fio --name=x --randrepeat=0 --filename={node} --size=64m --offset=100m --output=/dev/null {options}");
         tool("sh", &["-ec", &line]);
     };
     let acts: [(&str, &dyn Fn()); 7] = [
@@ -78,9 +78,9 @@ fn raw_writes_of_all_sizes_zeros_and_discards_are_marked() {
 /// What a machine does to its file systems.
 const CHURN: &str = r#"
     cd "$AT"; mkdir -p churn db; R=$ROUND
-    fio --name=a --directory=. --size=24m --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 --io_size=8m --output=/dev/null
-    fio --name=b --directory=. --size=16m --rw=randwrite --bs=4k --ioengine=mmap --io_size=4m --output=/dev/null
-    fio --name=c --directory=. --size=8m --rw=randwrite --bs=700-5000 --bs_unaligned=1 --ioengine=psync --io_size=4m --fsync=16 --output=/dev/null
+    fio --name=a --randrepeat=0 --directory=. --size=24m --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 --io_size=8m --output=/dev/null
+    fio --name=b --randrepeat=0 --directory=. --size=16m --rw=randwrite --bs=4k --ioengine=mmap --io_size=4m --output=/dev/null
+    fio --name=c --randrepeat=0 --directory=. --size=8m --rw=randwrite --bs=700-5000 --bs_unaligned=1 --ioengine=psync --io_size=4m --fsync=16 --output=/dev/null
     for n in $(seq 60); do
         head -c $((n * 777)) /dev/urandom > churn/new; sync -d churn/new; mv churn/new churn/$((n % 20)).$R
     done

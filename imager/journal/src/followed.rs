@@ -138,7 +138,11 @@ impl Followed {
 pub(crate) fn doubt(tracker: &Tracker, patience: Patience) -> Result<Option<String>> {
     let name = tracker.disk().name();
     if !tracker.is_of_this_size().unwrap_or(false) {
-        return Ok(Some(format!("{name} is not of the size that it was")));
+        let advice = "imager journal start DISK begins anew";
+        return Ok(Some(format!("{name} is not of the size that it was ({advice})")));
+    }
+    if tracker.has_slept()? {
+        return Ok(Some(format!("{name}: the machine was suspended meanwhile")));
     }
     let trouble = tracker.trouble()?;
     if trouble.total() != tracker.word(Word::Noted).load(SeqCst) {

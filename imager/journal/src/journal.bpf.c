@@ -56,7 +56,7 @@ struct state {
 	__u64 written_sectors, discarded_sectors;             /* completed */
 	__u64 passed_through, failed, beyond, overflowed;     /* trouble */
 	__u64 epoch, era, noted;                              /* user space's, like the next */
-	__u64 written_base, discarded_base;
+	__u64 written_base, discarded_base, slept;
 };
 struct state state = {};
 

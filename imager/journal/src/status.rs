@@ -36,6 +36,9 @@ pub struct FollowedStatus {
     pub discarded: ByteLen,
     /// What was counted since the start.
     pub trouble: Trouble,
+    /// For each end of a write how often the kernel ran the program, and for how many nanoseconds, where it counts that
+    /// (`kernel.bpf_stats_enabled`); events of other disks are among them.
+    pub cost: [(u64, u64); 2],
     /// Why a write may have been missed just now.
     pub doubt: Option<String>,
     /// The captures since which the changes are asked for.
@@ -86,6 +89,7 @@ fn followed(tracker: &Tracker, pins: &Pins, folder: &Folder) -> Result<FollowedS
         written: tracker.marked(Which::Written),
         discarded: tracker.marked(Which::Discarded),
         trouble: tracker.trouble()?,
+        cost: tracker.cost()?,
         doubt: doubt(tracker, Patience::LONG)?,
         cursors: cursors.collect(),
     })

@@ -98,15 +98,27 @@ impl Drop for SharedWords {
     }
 }
 
-/// How often a program was not run because it ran already (`recursion_misses` of `BPF_OBJ_GET_INFO_BY_FD`).
-pub(crate) fn program_misses(program: BorrowedFd<'_>) -> Result<u64, Errno> {
+/// What the kernel tells of a program (`BPF_OBJ_GET_INFO_BY_FD`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgramInfo {
+    /// How often it was not run because it ran already.
+    pub(crate) misses: u64,
+    /// How often it was run, and for how long; counted only while `kernel.bpf_stats_enabled` is 1.
+    pub(crate) runs: u64,
+    /// In nanoseconds.
+    pub(crate) time: u64,
+}
+
+/// Asks for it.
+pub(crate) fn program_info(program: BorrowedFd<'_>) -> Result<ProgramInfo, Errno> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = u32::try_from(size_of_val(&info)).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the kernel writes at most `len` bytes to `info`, and nothing else since all of its pointers are null.
     let status = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut len)
     };
-    Errno::result(status).map(|_| info.recursion_misses)
+    Errno::result(status)?;
+    Ok(ProgramInfo { misses: info.recursion_misses, runs: info.run_cnt, time: info.run_time_ns })
 }
 
 /// Keeps memory from being swapped out (`mlock`).
@@ -182,6 +194,137 @@ pub(crate) fn map(folder: &File, page: &mut MapPage) -> Result<(), Errno> {
     // room for as many. Any bytes are a record.
     Errno::result(unsafe {
         libc::ioctl(folder.as_raw_fd(), nix::request_code_readwrite!(b'X', 59, HEAD_BYTES), &raw mut *page)
+    })?;
+    Ok(())
+}
+
+/// What a Btrfs says about itself (the beginning of `struct btrfs_ioctl_fs_info_args`, `linux/btrfs.h`).
+#[repr(C)]
+struct BtrfsInfo {
+    max_id: u64,
+    num_devices: u64,
+    fsid: [u8; 16],
+    nodesize: u32,
+    rest: [u8; 988],
+}
+
+/// How many devices a Btrfs has, and how long its nodes are.
+pub(crate) struct BtrfsShape {
+    pub(crate) device_count: u64,
+    pub(crate) node_bytes: u64,
+}
+
+/// The shape of the Btrfs that a folder lies on (`BTRFS_IOC_FS_INFO`).
+pub(crate) fn btrfs_info(folder: &File) -> Result<BtrfsShape, Errno> {
+    const { assert!(size_of::<BtrfsInfo>() == 1024) };
+    let mut info = BtrfsInfo { max_id: 0, num_devices: 0, fsid: [0; 16], nodesize: 0, rest: [0; 988] };
+    // SAFETY: `folder` is open for the call; the kernel writes one structure of 1024 bytes, and `info` is one.
+    Errno::result(unsafe {
+        libc::ioctl(
+            folder.as_raw_fd(),
+            nix::request_code_read!(0x94, 31, size_of::<BtrfsInfo>()),
+            &raw mut info,
+        )
+    })?;
+    Ok(BtrfsShape { device_count: info.num_devices, node_bytes: info.nodesize.into() })
+}
+
+/// A key of a tree of Btrfs, in the order of the trees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TreeKey {
+    pub(crate) object: u64,
+    pub(crate) kind: u8,
+    pub(crate) offset: u64,
+}
+
+impl TreeKey {
+    /// The least key behind this one; `None` behind the last.
+    pub(crate) fn next(self) -> Option<Self> {
+        let Self { object, kind, offset } = self;
+        match (offset.checked_add(1), kind.checked_add(1)) {
+            (Some(offset), _) => Some(Self { offset, ..self }),
+            (None, Some(kind)) => Some(Self { object, kind, offset: 0 }),
+            (None, None) => object.checked_add(1).map(|object| Self { object, kind: 0, offset: 0 }),
+        }
+    }
+}
+
+/// What is looked for (`struct btrfs_ioctl_search_key`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct SearchKey {
+    tree_id: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: u32,
+    reserved: [u64; 4],
+}
+
+/// Room for items: more than the longest.
+const TREE_BYTES: usize = 128 << 10;
+
+/// A request for items of a tree, and the items (`struct btrfs_ioctl_search_args_v2`).
+#[repr(C)]
+pub(crate) struct TreePage {
+    key: SearchKey,
+    buf_size: u64,
+    buf: [u8; TREE_BYTES],
+}
+
+impl TreePage {
+    /// Of a tree by its number.
+    pub(crate) fn new(tree: u64) -> Box<Self> {
+        let all = u64::MAX;
+        let key = SearchKey {
+            tree_id: tree,
+            max_objectid: all,
+            max_offset: all,
+            max_transid: all,
+            max_type: u8::MAX.into(),
+            ..SearchKey::default()
+        };
+        Box::new(Self { key, buf_size: TREE_BYTES as u64, buf: [0; TREE_BYTES] })
+    }
+
+    /// The items of the last answer (each a `struct btrfs_ioctl_search_header` and its bytes).
+    pub(crate) fn items(&self) -> impl Iterator<Item = (TreeKey, &[u8])> {
+        let mut rest = self.buf.as_slice();
+        (0..self.key.nr_items).map_while(move |_| {
+            let (head, behind) = rest.split_at_checked(32)?;
+            let number = |at: usize| Some(u64::from_ne_bytes(head.get(at..at + 8)?.try_into().ok()?));
+            let short = |at: usize| Some(u32::from_ne_bytes(head.get(at..at + 4)?.try_into().ok()?));
+            let (item, behind) = behind.split_at_checked(usize::try_from(short(28)?).ok()?)?;
+            rest = behind;
+            let kind = u8::try_from(short(24)?).ok()?;
+            Some((TreeKey { object: number(8)?, kind, offset: number(16)? }, item))
+        })
+    }
+}
+
+const _: () = assert!(std::mem::offset_of!(TreePage, buf) == 112);
+
+/// The items of a tree from a key on, as many as there is room for (`BTRFS_IOC_TREE_SEARCH_V2`).
+pub(crate) fn btrfs_search(folder: &File, page: &mut TreePage, from: TreeKey) -> Result<(), Errno> {
+    const HEAD_BYTES: usize = std::mem::offset_of!(TreePage, buf);
+    page.key = SearchKey {
+        min_objectid: from.object,
+        min_type: from.kind.into(),
+        min_offset: from.offset,
+        nr_items: u32::MAX,
+        ..page.key
+    };
+    page.buf_size = TREE_BYTES as u64;
+    // SAFETY: `folder` is open for the call; the kernel writes a head and up to `buf_size` bytes behind it, and `page` has
+    // room for as many. Any bytes are items, or are told apart from them by bounds.
+    Errno::result(unsafe {
+        libc::ioctl(folder.as_raw_fd(), nix::request_code_readwrite!(0x94, 17, HEAD_BYTES), &raw mut *page)
     })?;
     Ok(())
 }

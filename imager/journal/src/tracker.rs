@@ -35,6 +35,8 @@ pub(crate) enum Word {
     /// What the kernel had counted when the program had counted nothing.
     WrittenBase,
     DiscardedBase,
+    /// For how long the machine had been suspended, in seconds.
+    Slept,
 }
 
 /// So often nothing was written between two looks, and still the kernel had not counted what the program had.
@@ -42,7 +44,7 @@ const QUIET_TRIES: u32 = 300;
 /// How often the difference of the sums is taken before it is believed.
 const BASE_SAMPLES: u32 = 200;
 
-const STATE_WORDS: NonZeroUsize = NonZeroUsize::new(11).expect("some");
+const STATE_WORDS: NonZeroUsize = NonZeroUsize::new(12).expect("some");
 
 /// Which marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,8 @@ pub struct Trouble {
     pub beyond: u64,
     /// Writes of more ranges than could be marked.
     pub overflowed: u64,
-    /// Writes that the kernel did not show to the program, because it was in it already.
+    /// Requests that were issued unseen, because the processor was in the program already. Where the other end of a write
+    /// goes unseen, the sums tell.
     pub missed: u64,
 }
 
@@ -116,9 +119,8 @@ impl Tracker {
         let tracker = Self::open(disk)?;
         let tracker = tracker.ok_or_else(|| Error::corrupt(format!("disk {} was exchanged", disk.name())))?;
         // No era of this start of the machine was ever called so.
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(std::io::Error::from).context(say)?;
-        let nanoseconds = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
-        tracker.word(Word::Era).store(nanoseconds, SeqCst);
+        let now = clock(ClockId::CLOCK_BOOTTIME).context(say)?;
+        tracker.word(Word::Era).store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), SeqCst);
         tracker.rebase().context(say)?;
         Ok(Some(tracker))
     }
@@ -191,23 +193,29 @@ impl Tracker {
     /// What happened since it was started.
     pub(crate) fn trouble(&self) -> Result<Trouble> {
         let word = |word| self.word(word).load(SeqCst);
-        let mut missed = 0;
-        for program in &self.programs {
-            let misses = sys::program_misses(program.as_fd()).map_err(std::io::Error::from);
-            missed += misses.context(|| "asking what a program missed".to_owned())?;
-        }
         Ok(Trouble {
             passed_through: word(Word::PassedThrough),
             failed: word(Word::Failed),
             beyond: word(Word::Beyond),
             overflowed: word(Word::Overflowed),
-            missed,
+            missed: info(&self.programs[0])?.misses,
         })
+    }
+
+    /// What it cost: for each end of a write how often the program ran, and for how many nanoseconds.
+    pub(crate) fn cost(&self) -> Result<[(u64, u64); 2]> {
+        let [issued, completed] = [info(&self.programs[0])?, info(&self.programs[1])?];
+        Ok([(issued.runs, issued.time), (completed.runs, completed.time)])
     }
 
     /// Whether the disk is as large as when it was started.
     pub(crate) fn is_of_this_size(&self) -> Result<bool> {
         Ok(self.gauges.size()? == self.about.size && self.gauges.sequence()? == self.about.sequence)
+    }
+
+    /// Whether the machine was suspended since: somebody else may have written to its disks.
+    pub(crate) fn has_slept(&self) -> Result<bool> {
+        Ok(slept()?.abs_diff(self.word(Word::Slept).load(SeqCst)) > 1)
     }
 
     /// Compares the sums. Takes no memory.
@@ -251,6 +259,7 @@ impl Tracker {
     pub(crate) fn rebase(&self) -> Result<()> {
         self.word(Word::Era).fetch_add(1, SeqCst);
         self.word(Word::Noted).store(self.trouble()?.total(), SeqCst);
+        self.word(Word::Slept).store(slept()?, SeqCst);
         self.word(Word::WrittenBase).store(0, SeqCst);
         self.word(Word::DiscardedBase).store(0, SeqCst);
         // What is being completed was counted here and not there yet, which makes the difference smaller, never larger.
@@ -273,6 +282,22 @@ impl Tracker {
         self.word(Word::DiscardedBase).store(discarded, SeqCst);
         Ok(())
     }
+}
+
+fn clock(id: ClockId) -> Result<Duration> {
+    let now = clock_gettime(id).map_err(std::io::Error::from);
+    now.map(Duration::from).context(|| "reading the clock".to_owned())
+}
+
+/// For how many seconds the machine has been suspended: one clock goes on meanwhile, the other does not.
+fn slept() -> Result<u64> {
+    let awake = clock(ClockId::CLOCK_MONOTONIC)?;
+    Ok(clock(ClockId::CLOCK_BOOTTIME)?.saturating_sub(awake).as_secs())
+}
+
+fn info(program: &OwnedFd) -> Result<sys::ProgramInfo> {
+    let info = sys::program_info(program.as_fd()).map_err(std::io::Error::from);
+    info.context(|| "asking for what the kernel knows of a program".to_owned())
 }
 
 impl std::fmt::Display for Trouble {

@@ -132,6 +132,7 @@ fn to_json(status: &DiskStatus) -> Value {
         .map(|cursor| json!({ "capture": cursor.capture, "epoch": cursor.epoch, "good": cursor.is_good }))
         .collect();
     let trouble = followed.trouble;
+    let [issued, completed] = followed.cost.map(|(runs, time)| json!({ "runs": runs, "nanoseconds": time }));
     json!({
         "disk": status.disk,
         "recorded": true,
@@ -143,6 +144,7 @@ fn to_json(status: &DiskStatus) -> Value {
         "doubt": followed.doubt,
         "cursors": cursors,
         "last_trouble": status.last_trouble,
+        "cost": { "issued": issued, "completed": completed },
         "counted": {
             "passed_through": trouble.passed_through, "failed": trouble.failed, "beyond": trouble.beyond,
             "overflowed": trouble.overflowed, "missed": trouble.missed,
