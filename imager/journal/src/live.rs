@@ -1,15 +1,19 @@
 //! What a mounted filesystem has allocated at this moment, as it tells itself.
 //!
 //! The map on the disk of a live filesystem is of the past: blocks with data that is durable are free in it until the log
-//! is written back. So the kernel is asked (`FS_IOC_GETFSMAP`, ioctl_getfsmap(2)). Only what it says is free is left out
-//! of the map, and any doubt is no map. While it tells, blocks may be allocated: what is written there is marked
-//! by the journal, which must have been started before.
+//! is written back. So the kernel is asked: ext and XFS for their map (`FS_IOC_GETFSMAP`, ioctl_getfsmap(2)), of which only
+//! what they say is free is left out; Btrfs for its trees. Any doubt is no map. While it is told, blocks may be allocated:
+//! what is written there is marked by the journal, which must have been started before.
+
+mod btrfs;
 
 use crate::freeze::chosen;
 use crate::sys::{self, MapPage};
+use imager_disk::DeviceNumber;
 use imager_disk::usage::MountedFilesystem;
 use imager_units::{ByteLen, ByteOffset, Error, Extent, ExtentSet, Result};
 use nix::errno::Errno;
+use std::fs::File;
 
 /// `fmh_oflags`: devices are told by their numbers.
 const BY_NUMBER: u32 = 1;
@@ -27,16 +31,19 @@ const EXTENTS_MAX: usize = 1 << 19;
 /// # Errors
 /// `Io` from the system; `NotFound` when it is not mounted any more.
 pub fn live_map(filesystem: &MountedFilesystem, size: ByteLen) -> Result<Option<ExtentSet>> {
-    let ([device], "ext2" | "ext3" | "ext4" | "xfs") =
-        (filesystem.devices.as_slice(), filesystem.kind.as_str())
-    else {
-        return Ok(None);
-    };
-    let folder = chosen::open(filesystem)?;
+    match (filesystem.devices.as_slice(), filesystem.kind.as_str()) {
+        ([device], "ext2" | "ext3" | "ext4" | "xfs") => told(&chosen::open(filesystem)?, *device, size),
+        ([_], "btrfs") => btrfs::map(&chosen::open(filesystem)?, size),
+        _ => Ok(None),
+    }
+}
+
+/// What the filesystem on a device tells by itself.
+fn told(folder: &File, device: DeviceNumber, size: ByteLen) -> Result<Option<ExtentSet>> {
     let (device, mut free) = (device.to_string(), ExtentSet::new());
     let mut page = Box::new(MapPage::whole());
     loop {
-        match sys::map(&folder, &mut page) {
+        match sys::map(folder, &mut page) {
             Ok(()) if page.oflags & BY_NUMBER != 0 => {}
             Ok(()) | Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL) => return Ok(None),
             Err(error) => return Err(Error::io("asking the filesystem for its map", error.into())),

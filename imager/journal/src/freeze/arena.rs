@@ -55,6 +55,7 @@ impl Arena {
     }
 
     /// The next free slot; `None` when all are taken. It is free until [`keep`](Self::keep).
+    #[expect(clippy::should_implement_trait, reason = "it lends what an iterator would have to give")]
     pub fn next(&mut self) -> Option<&mut [u8]> {
         (self.left() > 0).then_some(())?;
         let slot = slot(self.taken.len());
