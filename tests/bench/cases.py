@@ -8,6 +8,7 @@ import subprocess
 
 import images
 import measure
+import overhead
 from measure import interleave, median
 from tools import Borg, Ntfsclone, Partclone, Share, missing
 from used import used_bytes
@@ -288,7 +289,26 @@ def captured_and_restored(bench, kind, source, peers):
     return rows
 
 
-CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, filesystems, story)}
+def journal(bench):
+    """What the change journal costs a server that writes: its programs by the kernel's account, and fio with and without."""
+    if why := overhead.lacking():
+        raise Skipped(why)
+    rows = []
+    for load, (cost, with_it, without) in overhead.measured(bench.binary, bench.folder, bench.pairs, bench.say).items():
+        share = sum(cost) * overhead.IOPS / 1e9 * 100
+        told = f"{cost[0]:.0f} ns when issued, {cost[1]:.0f} ns when completed"
+        rows.append(Row(f"journal, {load} writes: of a core at 100 000 a second", share, 2.0, unit=" %", ours=told))
+        ratios = sorted(one / other for one, other in zip(with_it, without))
+        rows.append(Row(f"journal, {load} writes a second, with it against without", ratios[len(ratios) // 2], None,
+                        ours=f"{median_of(with_it):.0f}", theirs=f"{median_of(without):.0f}", spread=f"{ratios[0]:.2f}-{ratios[-1]:.2f}"))
+    return rows
+
+
+def median_of(values):
+    return sorted(values)[len(values) // 2]
+
+
+CASES = {case.__name__: case for case in (capture, restore, repair, unchanged, encrypted, https, memory, huge, filesystems, journal, story)}
 
 
 def need(tool):

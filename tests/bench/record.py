@@ -33,4 +33,4 @@ def line(row, pairs, machine):
 
 def digits(unit):
     """Behind the point: ratios and seconds are small, bytes are not."""
-    return {"x": 2, " s": 1}.get(unit, 0)
+    return {"x": 2, " s": 1, " %": 2}.get(unit, 0)
