@@ -82,7 +82,7 @@ impl Freezer {
         self.unfreezable.contains(&filesystem.number)
     }
 
-    /// Opens what is to be frozen, which must be what was there at first.
+    /// Opens everything, which must be what was there at first.
     fn open_all(&self) -> Result<Vec<Held>> {
         let now = chosen::choose(&self.system, &self.disks)?;
         let numbers =
@@ -95,7 +95,7 @@ impl Freezer {
             let at = found.mounts.first().map(|(_, at)| at.clone()).unwrap_or_default();
             Ok(Held { folder, number: found.number, at, is_frozen: false })
         };
-        now.iter().filter(|found| !self.is_unfreezable(found)).map(open).collect()
+        now.iter().map(open).collect()
     }
 
     /// A guard that holds them.
@@ -170,6 +170,7 @@ impl Freeze for Freezer {
 
     fn frozen(&mut self, work: &mut dyn FnMut(Instant)) -> Result<FrozenFor> {
         let mut held = self.open_all()?;
+        held.retain(|held| !self.unfreezable.contains(&held.number));
         let places: Vec<_> = held.iter().map(|held| (held.number, held.at.clone())).collect();
         let record = Record::write(&self.options.records, &places)?;
         self.arm(&held, &record)?;
