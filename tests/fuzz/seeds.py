@@ -83,11 +83,12 @@ def main(corpus):
         keep(corpus / "md" / name, member)
     # With leases and records of both captures, and marks on each pack.
     keep(corpus / "prune" / "all", bytes([1, 2, 3, 255, 255, 0, 3, 0, 1, 0]) + bytes([8, 1, 2, 2, 3, 4, 1, 0, 5, 0, 0]))
-    shapes = {"single": {}, "dup": {"kind": 32, "stripes": 2}, "groups": {"groups": True}, "log": {"log": True}}
+    shapes = {"single": {}, "dup": {"kind": 32, "stripes": 2}, "groups": {"groups": True}, "log": {"log": True}, "files": {"files": True}}
     for name, shape in shapes.items():
         keep(corpus / "btrfs" / name, btrfs(**shape))
     keep(corpus / "xfs" / "unmounted", xfs(b"\xaa\x20"))
     keep(corpus / "xfs" / "changed", xfs(b"\x69\x01"))
+    keep(corpus / "xfs" / "files", xfs(b"\xaa\x20", files=True))
     with tempfile.TemporaryDirectory() as work:
         image = Path(work) / "image"
         for name, script in TABLES.items():
@@ -170,8 +171,9 @@ def ntfs(data):
     return b"".join(pieces)
 
 
-def xfs(operation):
-    """One group with one free run in both trees, and a log of one record of one operation: client and flags."""
+def xfs(operation, files=False):
+    """One group with one free run in both trees, and a log of one record of one operation: client and flags. With files,
+    of version 4, which has no checksums: /etc/fstab and /link, which leads to it."""
     block = bytearray(88 * 512)
 
     def put(at, value):
@@ -192,7 +194,26 @@ def xfs(operation):
     word(log + 40, 1)
     word(log + 320, 32768)
     put(log + 520, operation)
-    return b"\x01\x00" + bytes(block)
+
+    def inode(place, mode, form, size, fork):
+        core = bytearray(100)
+        struct.pack_into(">2sHBB", core, 0, b"IN", mode, 2, form)
+        struct.pack_into(">Q", core, 56, size)
+        struct.pack_into(">I", core, 76, 1)
+        put(20 * 512 + 256 * place, bytes(core) + fork)
+
+    def folder(entries):
+        entries = b"".join(bytes([len(name), 0, 0]) + name + struct.pack(">I", to) for name, to in entries)
+        return b"\x02\0" + struct.pack(">I", 40) + entries
+
+    if files:
+        put(56, (40).to_bytes(8, "big"))
+        inode(0, 0o40755, 1, 64, folder([(b"etc", 41), (b"link", 42)]))
+        inode(1, 0o40755, 1, 64, folder([(b"fstab", 43), (b"none", 44)]))
+        inode(2, 0o120777, 1, 10, b"/etc/fstab")
+        inode(3, 0o100644, 2, 400, struct.pack(">QQ", 0, 22 << 21 | 1))
+        put(22 * 512, b"LABEL=data /srv xfs\n")
+    return bytes([0 if files else 1, 0]) + bytes(block)
 
 
 def fresh(image, size):
@@ -209,10 +230,41 @@ def keep(path, data):
     path.write_bytes(data)
 
 
-def btrfs(kind=0, stripes=1, groups=False, log=False):
+def name_hash(name):
+    """btrfs_name_hash."""
+    total = 0xFFFFFFFE
+    for byte in name:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ 0x82F63B78 * (total & 1)
+    return total
+
+
+def btrfs_files():
+    """Items of a subvolume: /etc/fstab and /link, which leads to it."""
+    def inode(number, mode, size):
+        item = bytearray(160)
+        struct.pack_into("<Q", item, 16, size)
+        struct.pack_into("<I", item, 52, mode)
+        return ((number, 1, 0), bytes(item))
+
+    def entry(folder, name, to):
+        return ((folder, 84, name_hash(name)), struct.pack("<QBQQHHB", to, 1, 0, 7, 0, len(name), 1) + name)
+
+    def inline(number, data):
+        return ((number, 108, 0), struct.pack("<QQ5x", 7, len(data)) + data)
+
+    return sorted([
+        inode(256, 0o40755, 0), entry(256, b"etc", 257), entry(256, b"link", 259), inode(257, 0o40755, 0),
+        entry(257, b"fstab", 258), inode(258, 0o100644, 5), inline(258, b"fstab"), inode(259, 0o120777, 10),
+        inline(259, b"/etc/fstab"),
+    ])
+
+
+def btrfs(kind=0, stripes=1, groups=False, log=False, files=False):
     """A superblock and nodes as the target lays them: one chunk of everything at 16 MiB, on the device at 1 MiB."""
     base, generation, logs = 16 << 20, 7, 2**64 - 6
-    numbers = [0, 1, 2, 3, 4, 5] + [6] * groups
+    numbers = [0, 1, 2, 3, 4, 5] + [6] * groups + [9] * files
     data = [(base + (64 << 10), 4096), (base + (128 << 10), 65536)]
     used = len(numbers) * 4096 + sum(length for _, length in data)
     chunk = struct.pack("<4Q3I2H", 512 << 10, 2, 65536, 7 | kind, 0, 0, 0, stripes, 1)
@@ -240,12 +292,13 @@ def btrfs(kind=0, stripes=1, groups=False, log=False):
         return bytes(item)
 
     device = bytes(66) + b"d" * 16 + bytes(16)
-    roots = [((2, 132, 0), root(2, 1)), ((4, 132, 0), root(5))] + [((11, 132, 0), root(6))] * groups
+    roots = [((2, 132, 0), root(2, 1)), ((4, 132, 0), root(5))] + [((5, 132, 0), root(9))] * files + [((11, 132, 0), root(6))] * groups
     middle = len(extents) // 2
     nodes = node(0, 3, 0, [((1, 216, 1), device), ((256, 228, base), chunk)]) + node(1, 1, 0, roots)
     nodes += node(2, 2, 1, [(extents[0][0], 3), (extents[middle][0], 4)])
     nodes += node(3, 2, 0, extents[:middle]) + node(4, 2, 0, extents[middle:])
     nodes += node(5, 4, 0, [((0, 250, 0), bytes(72))]) + (node(6, 11, 0, [group]) if groups else b"")
+    nodes += node(9, 5, 0, btrfs_files()) if files else b""
     if log:
         extent = bytes(20) + b"\1" + struct.pack("<4Q", base + (256 << 10), 8192, 0, 8192)
         nodes += node(7, logs, 0, [((logs, 132, 5), root(8, 0, 8))], 8) + node(8, logs, 0, [((257, 108, 0), extent)], 8)

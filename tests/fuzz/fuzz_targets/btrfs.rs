@@ -1,4 +1,4 @@
-//! Btrfs: any superblock and tree nodes.
+//! Btrfs: any superblock and tree nodes, those of files too.
 //!
 //! The input's first bytes become the superblock from its 32nd byte on, behind the checksum. Behind them stand nodes of 4 KiB:
 //! which one (a byte), how much of its beginning behind the checksum and how much of its end are given (two bytes each), and
@@ -10,7 +10,7 @@ mod volume;
 
 use imager_disk::MemoryDisk;
 use imager_units::SectorSize;
-use imager_volume::btrfs::Btrfs;
+use imager_volume::btrfs::{Btrfs, Files};
 use libfuzzer_sys::fuzz_target;
 
 const SIZE: usize = (2 << 20) + 777;
@@ -55,5 +55,11 @@ fuzz_target!(|data: &[u8]| {
     bytes[SUPER + 0xC4..SUPER + 0xC6].fill(0);
     sum(&mut bytes[SUPER..SUPER + 4096]);
     lay(&mut bytes, nodes);
-    volume::check(&MemoryDisk::from_bytes(&bytes, SectorSize::B512), &Btrfs);
+    let disk = MemoryDisk::from_bytes(&bytes, SectorSize::B512);
+    volume::check(&disk, &Btrfs);
+    if let Ok(Some(files)) = Files::open(&[&disk]) {
+        for subvolume in files.subvolumes().unwrap_or_default() {
+            volume::check_files(&|path, most| files.read(&subvolume, path, most));
+        }
+    }
 });

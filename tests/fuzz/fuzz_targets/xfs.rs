@@ -1,4 +1,4 @@
-//! XFS: any superblock, header, trees and log.
+//! XFS: any superblock, header, trees and log; any inodes behind the trees.
 //!
 //! The input is cut into pieces that lie where a small filesystem of version 4 or 5 (the first byte says which) has its
 //! structures: superblock, the first group's header, blocks of its trees, the log. The fuzzer cannot guess magics, places
@@ -10,7 +10,7 @@ mod volume;
 
 use imager_disk::{MemoryDisk, WriteAt};
 use imager_units::{ByteLen, ByteOffset, SectorSize};
-use imager_volume::xfs::Xfs;
+use imager_volume::xfs::{Files, Xfs};
 use libfuzzer_sys::fuzz_target;
 
 const BLOCK: usize = 512;
@@ -117,4 +117,7 @@ fuzz_target!(|data: &[u8]| {
     let disk = MemoryDisk::new(ByteLen::new(256 * 512 + 777), SectorSize::B512);
     disk.write_all_at(ByteOffset::new(0), &bytes).expect("it fits");
     volume::check(&disk, &Xfs);
+    if let Ok(Some(files)) = Files::open(&disk) {
+        volume::check_files(&|path, most| files.read(path, most));
+    }
 });

@@ -1,7 +1,7 @@
 //! What must hold of every volume, whatever is on it.
 
 use imager_disk::{MemoryDisk, ReadAt};
-use imager_units::ByteOffset;
+use imager_units::{ByteOffset, Result};
 use imager_volume::{Certainty, UsedBlocks, UsedMap};
 
 /// Looks at `disk` through `reader` and through detection.
@@ -27,4 +27,14 @@ fn check_map(map: &UsedMap, end: ByteOffset) {
     assert!(map.unit.get().is_power_of_two() && (512..=65_536).contains(&map.unit.get()));
     assert!(map.extents.end() <= end);
     assert_eq!(map.extents.align_out(map.unit, end), map.extents);
+}
+
+/// Looks for files through what reads one of at most so many bytes.
+#[allow(dead_code, reason = "only some filesystems have files that are read")]
+pub fn check_files(read: &dyn Fn(&str, u64) -> Result<Vec<u8>>) {
+    for path in ["/etc/fstab", "link", "etc/../../etc/hostname"] {
+        if let Ok(content) = read(path, 1 << 20) {
+            assert!(content.len() <= 1 << 20);
+        }
+    }
 }
