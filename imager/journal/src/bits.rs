@@ -59,7 +59,9 @@ impl Levels {
         for (number, word) in (0_u64..).zip(first) {
             let bits = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
             for (from, run) in runs(bits) {
-                if !each(self.extent(number * WORD + u64::from(from), run.into())) {
+                let extent = self.extent(number * WORD + u64::from(from), run.into());
+                // Where all blocks of a word were marked, some may be behind the end.
+                if !extent.is_empty() && !each(extent) {
                     word.fetch_or(bits & behind(from + run), SeqCst);
                     return;
                 }
@@ -131,6 +133,45 @@ impl Levels {
     fn extent(self, block: u64, count: u64) -> Extent {
         let at = |block: u64| ByteOffset::new(block.saturating_mul(MARK_BYTES.get()));
         Extent::between(at(block), at(block + count)).intersection(Extent::first(self.size))
+    }
+}
+
+/// A bit a block, in memory of our own that is there from the beginning.
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    words: Vec<u64>,
+}
+
+impl Bitmap {
+    /// Of a disk; without any block.
+    pub(crate) fn of(levels: Levels) -> Self {
+        Self { words: vec![0; levels.starts[1]] }
+    }
+
+    /// Adds the blocks of an extent.
+    pub(crate) fn insert(&mut self, extent: Extent) {
+        let unit = MARK_BYTES.get();
+        for block in extent.start().get() / unit..extent.end().get().div_ceil(unit) {
+            let word = usize::try_from(block / WORD).ok().and_then(|word| self.words.get_mut(word));
+            if let Some(word) = word {
+                *word |= 1 << (block % WORD);
+            }
+        }
+    }
+
+    /// Adds all blocks.
+    pub(crate) fn fill(&mut self) {
+        self.words.fill(u64::MAX);
+    }
+
+    /// Takes all away.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// A bit a block.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 }
 

@@ -95,23 +95,26 @@ impl Disk {
     pub(crate) fn gauges(&self) -> Result<Gauges> {
         let open_at = |path: PathBuf| File::open(&path).context(|| format!("opening {}", path.display()));
         let open = |name: &str| open_at(self.folder.join(name));
-        let stats = match self.paths() {
-            None => vec![open("stat")?],
-            // Older kernels count nothing of the disk itself.
-            Some(paths) => paths
-                .names
-                .iter()
-                .map(|name| open_at(Path::new("/sys/block").join(name).join("stat")))
-                .collect::<Result<_>>()?,
-        };
-        Ok(Gauges { stats, size: open("size")?, sequence: open("diskseq")? })
+        let counters = self.counting().into_iter().map(|folder| open_at(folder.join("stat")));
+        let stats = counters.collect::<Result<_>>()?;
+        let inflight = self.counting().into_iter().map(|folder| open_at(folder.join("inflight")));
+        let inflight = inflight.collect::<Result<_>>()?;
+        Ok(Gauges { stats, inflight, size: open("size")?, sequence: open("diskseq")? })
     }
 
     /// The switch that turns on what [`Gauges::sectors`] needs, where it is off.
     pub(crate) fn counters_off(&self) -> Option<PathBuf> {
-        let paths = self.paths().map_or_else(|| vec![self.name.clone()], |paths| paths.names);
-        let mut switches = paths.iter().map(|name| Path::new("/sys/block").join(name).join("queue/iostats"));
+        let mut switches = self.counting().into_iter().map(|folder| folder.join("queue/iostats"));
         switches.find(|switch| fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0"))
+    }
+
+    /// The folders of what the kernel counts by: older kernels count nothing of an NVMe disk with paths itself.
+    fn counting(&self) -> Vec<PathBuf> {
+        let paths = self.paths().map(|paths| paths.names);
+        paths.map_or_else(
+            || vec![self.folder.clone()],
+            |names| names.iter().map(|name| Path::new("/sys/block").join(name)).collect(),
+        )
     }
 
     /// The paths to which the requests of an NVMe disk go that may have several; `None` where they go to itself.
@@ -144,6 +147,7 @@ pub(crate) struct Paths {
 #[derive(Debug)]
 pub(crate) struct Gauges {
     stats: Vec<File>,
+    inflight: Vec<File>,
     size: File,
     sequence: File,
 }
@@ -163,6 +167,16 @@ impl Gauges {
             let fields = numbers::<14>(stat)?;
             sum.written = sum.written.wrapping_add(fields[6]);
             sum.discarded = sum.discarded.wrapping_add(fields[13]);
+        }
+        Ok(sum)
+    }
+
+    /// How many writes and discards were handed to the driver and are not completed.
+    pub(crate) fn in_flight(&self) -> Result<u64> {
+        let mut sum = 0_u64;
+        for inflight in &self.inflight {
+            let [_reads, writes] = numbers(inflight)?;
+            sum = sum.saturating_add(writes);
         }
         Ok(sum)
     }

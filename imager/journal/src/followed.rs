@@ -1,8 +1,9 @@
 //! One disk of the open journal: what its tracker marked becomes records, and what is in doubt is said.
 
+use crate::bits::Bitmap;
 use crate::disk::Disk;
 use crate::folder::{Folder, Lock};
-use crate::log::{MARK_BYTES, Marks};
+use crate::log::Marks;
 use crate::record::{Origin, Record, changes};
 use crate::tracker::{Audit, Patience, Tracker, Which, Word};
 use imager_units::{Context, Error, ErrorKind, Extent, ExtentSet, Result};
@@ -18,9 +19,11 @@ pub(crate) struct Followed {
     pub(crate) folder: Folder,
     _lock: Lock,
     boot: [u8; 16],
-    /// What was taken while frozen and has no record yet: a bit a block, and in which epochs.
-    taken: Vec<u64>,
+    /// What was taken while frozen and has no record yet, and in which epochs.
+    taken: Bitmap,
     unrecorded: Option<(u64, u64)>,
+    /// What was taken since nothing was under way: it may have been read before it landed.
+    suspects: [Bitmap; 2],
 }
 
 impl Followed {
@@ -31,9 +34,11 @@ impl Followed {
         let tracker = Tracker::open(disk)?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("the journal is not running for {}", disk.name()))
         })?;
-        let words = usize::try_from(tracker.about().levels.blocks().div_ceil(64)).unwrap_or(0);
+        let bitmap = || Bitmap::of(tracker.about().levels);
+        let (taken, suspects) = (bitmap(), [bitmap(), bitmap()]);
         let boot = boot_id()?;
-        let followed = Self { tracker, folder, _lock: lock, boot, taken: vec![0; words], unrecorded: None };
+        let mut followed = Self { tracker, folder, _lock: lock, boot, taken, unrecorded: None, suspects };
+        followed.suspect_again()?;
         followed.folder.compact(&followed.origin())?;
         Ok(followed)
     }
@@ -49,16 +54,34 @@ impl Followed {
     }
 
     /// All marks.
-    pub(crate) fn take(&self) -> Marks {
-        let take = |which| {
+    pub(crate) fn take(&mut self) -> Marks {
+        let Self { tracker, suspects: [written, discarded], .. } = self;
+        let take = |which, suspects: &mut Bitmap| {
             let mut set = ExtentSet::new();
-            self.tracker.sweep(which, &mut |extent| {
+            tracker.sweep(which, &mut |extent| {
                 set.insert(extent);
+                suspects.insert(extent);
                 true
             });
             set.coarsen(RUNS_MAX)
         };
-        Marks { written: take(Which::Written), discarded: take(Which::Discarded) }
+        Marks { written: take(Which::Written, written), discarded: take(Which::Discarded, discarded) }
+    }
+
+    /// Suspects what another process took before.
+    fn suspect_again(&mut self) -> Result<()> {
+        let drained = self.tracker.word(Word::Drained).load(SeqCst);
+        let now = self.tracker.word(Word::Epoch).load(SeqCst);
+        let known = changes(&self.folder.epochs(&self.origin())?, drained, now);
+        let [written, discarded] = &mut self.suspects;
+        match known {
+            Ok(marks) => {
+                marks.written.iter().for_each(|run| written.insert(run));
+                marks.discarded.iter().for_each(|run| discarded.insert(run));
+            }
+            Err(_) => written.fill(),
+        }
+        Ok(())
     }
 }
 
@@ -71,13 +94,10 @@ impl Followed {
 
     /// Takes marks of writes into memory that is there.
     pub(crate) fn take_written(&mut self, each: &mut dyn FnMut(Extent) -> bool) {
-        let Self { tracker, taken, .. } = self;
+        let Self { tracker, taken, suspects: [written, _], .. } = self;
         tracker.sweep(Which::Written, &mut |extent| {
-            for block in blocks(extent) {
-                if let Some(word) = usize::try_from(block / 64).ok().and_then(|word| taken.get_mut(word)) {
-                    *word |= 1 << (block % 64);
-                }
-            }
+            taken.insert(extent);
+            written.insert(extent);
             each(extent)
         });
     }
@@ -86,7 +106,7 @@ impl Followed {
     fn taken(&self) -> Option<Record> {
         let (first, last) = self.unrecorded?;
         let mut written = ExtentSet::new();
-        self.tracker.about().levels.each_run(&self.taken, &mut |extent| written.insert(extent));
+        self.tracker.about().levels.each_run(self.taken.words(), &mut |extent| written.insert(extent));
         let marks = Marks { written: written.coarsen(RUNS_MAX), discarded: ExtentSet::new() };
         Some(Record { origin: self.origin(), first, last, marks })
     }
@@ -96,14 +116,35 @@ impl Followed {
         if let Some(record) = self.taken() {
             self.folder.put_epoch(&record)?;
             self.unrecorded = None;
-            self.taken.fill(0);
+            self.taken.clear();
         }
         Ok(())
     }
 
-    /// Why a write may have been missed.
-    pub(crate) fn doubt(&self, patience: Patience) -> Result<Option<String>> {
-        doubt(&self.tracker, patience)
+    /// Why a write may have been missed. One whose completion alone went unseen is not: it was marked when it was issued,
+    /// but what was taken meanwhile may have been read before it landed, and is marked again.
+    pub(crate) fn reconcile(&self, patience: Patience) -> Result<Option<String>> {
+        match finding(&self.tracker, patience)? {
+            Finding::Well => Ok(None),
+            Finding::Doubt(why) => Ok(Some(why)),
+            Finding::Unseen => {
+                let [written, discarded] = &self.suspects;
+                self.tracker.mark_again(Which::Written, written.words());
+                self.tracker.mark_again(Which::Discarded, discarded.words());
+                let is_counted = self.tracker.absorb()?;
+                Ok((!is_counted).then(|| format!("{}: completions went unseen", self.name())))
+            }
+        }
+    }
+
+    /// At the end of an epoch: what was taken has landed where nothing is under way.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if self.tracker.is_drained()? {
+            self.suspects.iter_mut().for_each(Bitmap::clear);
+            let epoch = self.tracker.word(Word::Epoch).load(SeqCst);
+            self.tracker.word(Word::Drained).store(epoch, SeqCst);
+        }
+        Ok(())
     }
 
     /// Begins anew.
@@ -120,7 +161,7 @@ impl Followed {
             return Ok(Err(format!("the journal knows nothing of capture {capture}")));
         };
         if !self.tracker.is_of_this_size()? || !cursor.origin.is_same_disk(&origin) {
-            return Ok(Err("the disk, its size or the start of the machine is another".to_owned()));
+            return Ok(Err(format!("{}, its size or the start of the machine is another", self.name())));
         }
         if cursor.origin != origin {
             return Ok(Err(self.folder.trouble().unwrap_or_else(|| "the journal began anew".to_owned())));
@@ -134,8 +175,33 @@ impl Followed {
     }
 }
 
-/// Why a tracker may have missed a write.
-pub(crate) fn doubt(tracker: &Tracker, patience: Patience) -> Result<Option<String>> {
+/// What a look at a tracker came to.
+pub(crate) enum Finding {
+    /// Nothing was missed.
+    Well,
+    /// Completions went unseen of writes that were seen when they were issued.
+    Unseen,
+    /// A write may have been missed, for this reason.
+    Doubt(String),
+}
+
+/// Whether a tracker saw everything.
+pub(crate) fn finding(tracker: &Tracker, patience: Patience) -> Result<Finding> {
+    let why = match doubt(tracker) {
+        Ok(None) => match tracker.audit(patience) {
+            Ok(Audit::Equal) => return Ok(Finding::Well),
+            Ok(Audit::Short(_)) if tracker.issues_were_seen(patience)? => return Ok(Finding::Unseen),
+            Ok(audit) => format!("{}: {audit}", tracker.disk().name()),
+            Err(error) => format!("{}: {error}", tracker.disk().name()),
+        },
+        Ok(Some(why)) => why,
+        Err(error) => return Err(error),
+    };
+    Ok(Finding::Doubt(why))
+}
+
+/// What is wrong before anything is counted.
+fn doubt(tracker: &Tracker) -> Result<Option<String>> {
     let name = tracker.disk().name();
     if !tracker.is_of_this_size().unwrap_or(false) {
         let advice = "imager journal start DISK begins anew";
@@ -148,28 +214,7 @@ pub(crate) fn doubt(tracker: &Tracker, patience: Patience) -> Result<Option<Stri
     if trouble.total() != tracker.word(Word::Noted).load(SeqCst) {
         return Ok(Some(format!("{name}: {trouble}")));
     }
-    let audit = match tracker.audit(patience) {
-        Ok(audit) => audit,
-        Err(error) => return Ok(Some(format!("{name}: {error}"))),
-    };
-    Ok(match audit {
-        Audit::Equal => None,
-        Audit::Busy if patience == Patience::SHORT => None,
-        Audit::Busy => Some(format!("{name} was written without a pause in which to check")),
-        Audit::Over => {
-            Some(format!("{name}: the kernel did not count all; were its statistics off for a while?"))
-        }
-        Audit::Short(by) => Some(format!(
-            "{name}: the kernel counts {} sectors written and {} discarded more",
-            by.written, by.discarded
-        )),
-    })
-}
-
-/// The numbers of the blocks of an extent.
-fn blocks(extent: Extent) -> std::ops::Range<u64> {
-    let unit = MARK_BYTES.get();
-    extent.start().get() / unit..extent.end().get().div_ceil(unit)
+    Ok(None)
 }
 
 /// Which start of the machine this is.

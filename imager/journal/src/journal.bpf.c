@@ -43,7 +43,7 @@ struct request {
 struct about {
 	__u32 major, minor;
 	__u32 level[2];           /* the first words of the second and third level */
-	__u32 ends;               /* 1: mark when issued, 2: when completed */
+	__u32 ends;               /* 1: mark when issued, 2: when completed; 4: see no completion */
 	__u32 paths;              /* whether it is an NVMe disk whose requests go to its paths */
 	__u32 subsystem, space;   /* then they are called nvme<subsystem>c<any>n<space> */
 	__u64 blocks;
@@ -57,6 +57,8 @@ struct state {
 	__u64 passed_through, failed, beyond, overflowed;     /* trouble */
 	__u64 epoch, era, noted;                              /* user space's, like the next */
 	__u64 written_base, discarded_base, slept;
+	__u64 issued_written_sectors, issued_discarded_sectors; /* issued */
+	__u64 issued_written_base, issued_discarded_base, drained;
 };
 struct state state = {};
 
@@ -177,10 +179,14 @@ int BPF_PROG(issued, struct request *rq)
 
 	if (!(op & 1) || !is_ours(rq))
 		return 0;
-	if (op == OP_DRV_OUT)
+	if (op == OP_DRV_OUT) {
 		__sync_fetch_and_add(&state.passed_through, 1);
-	else if (about.ends & 1)
+		return 0;
+	}
+	if (about.ends & 1)
 		mark_request(rq, op);
+	__sync_fetch_and_add(op == OP_DISCARD ? &state.issued_discarded_sectors : &state.issued_written_sectors,
+			     rq->__data_len >> 9);
 	return 0;
 }
 
@@ -189,7 +195,7 @@ int BPF_PROG(completed, struct request *rq, int error, unsigned int bytes)
 {
 	int op = rq->cmd_flags & OP_MASK;
 
-	if (!(op & 1) || op == OP_DRV_OUT || !is_ours(rq))
+	if (!(op & 1) || op == OP_DRV_OUT || !is_ours(rq) || (about.ends & 4))
 		return 0;
 	if (about.ends & 2)
 		mark_request(rq, op);

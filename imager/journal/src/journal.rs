@@ -100,7 +100,7 @@ impl Journal {
     fn prove(&mut self) -> Result<()> {
         let mut doubts = Vec::new();
         for disk in &self.disks {
-            if let Some(doubt) = disk.doubt(Patience::LONG)? {
+            if let Some(doubt) = disk.reconcile(Patience::LONG)? {
                 disk.taint(&doubt)?;
                 doubts.push(doubt);
             }
@@ -114,6 +114,19 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// The same while frozen: that it is in doubt is kept in memory.
+    fn prove_frozen(&self) -> Result<()> {
+        for disk in &self.disks {
+            if let Some(doubt) = disk.reconcile(Patience::SHORT)? {
+                disk.tracker.word(Word::Era).fetch_add(1, SeqCst);
+                return Err(Error::corrupt(format!("the journal may have missed writes: {doubt}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl ChangeLog for Journal {
     fn harvest(&mut self) -> Result<Vec<Marks>> {
         for disk in &mut self.disks {
@@ -121,8 +134,9 @@ impl ChangeLog for Journal {
         }
         self.ended.reserve(FROZEN_EPOCHS.saturating_mul(self.disks.len()));
         self.end_epoch();
-        let all: Vec<Marks> = self.disks.iter().map(Followed::take).collect();
+        let all: Vec<Marks> = self.disks.iter_mut().map(Followed::take).collect();
         self.prove()?;
+        self.disks.iter_mut().try_for_each(Followed::settle)?;
         for ((disk, marks), (number, origin)) in
             self.disks.iter().zip(&all).zip(self.epoch(self.last()).unwrap_or_default())
         {
@@ -133,6 +147,8 @@ impl ChangeLog for Journal {
     }
 
     fn harvest_frozen(&mut self, each: &mut dyn FnMut(usize, Extent) -> bool) -> Result<Epoch> {
+        // Before, so that what may have been read too early is taken once more; and after, for what happened meanwhile.
+        self.prove_frozen()?;
         let epoch = self.end_epoch();
         let mut wants_more = true;
         for (number, disk) in self.disks.iter_mut().enumerate() {
@@ -144,12 +160,8 @@ impl ChangeLog for Journal {
                 });
             }
         }
-        for disk in &self.disks {
-            if let Some(doubt) = disk.doubt(Patience::SHORT)? {
-                disk.tracker.word(Word::Era).fetch_add(1, SeqCst);
-                return Err(Error::corrupt(format!("the journal may have missed writes: {doubt}")));
-            }
-        }
+        self.prove_frozen()?;
+        self.disks.iter_mut().try_for_each(Followed::settle)?;
         Ok(epoch)
     }
 
@@ -158,7 +170,7 @@ impl ChangeLog for Journal {
         for disk in &self.disks {
             match disk.since(base)? {
                 Ok(marks) => all.push(marks),
-                Err(why) => return Ok(Since::Unknown(format!("{}: {why}", disk.name()))),
+                Err(why) => return Ok(Since::Unknown(why)),
             }
         }
         Ok(Since::Known(all))

@@ -32,6 +32,8 @@ pub enum Ends {
     Both,
     /// When it is handed to the driver alone. Only to show that this loses writes.
     Issue,
+    /// The same, and its completion goes unseen. Only to show that this is noticed.
+    Unseen,
 }
 
 impl Ends {
@@ -39,6 +41,7 @@ impl Ends {
         match self {
             Self::Both => 3,
             Self::Issue => 1,
+            Self::Unseen => 5,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::disk::Disk;
 use crate::folder::Folder;
-use crate::followed::{boot_id, doubt};
+use crate::followed::{Finding, boot_id, finding};
 use crate::program::Pins;
 use crate::record::{Origin, changes};
 use crate::tracker::{Patience, Tracker, Trouble, Which, Word};
@@ -90,7 +90,10 @@ fn followed(tracker: &Tracker, pins: &Pins, folder: &Folder) -> Result<FollowedS
         discarded: tracker.marked(Which::Discarded),
         trouble: tracker.trouble()?,
         cost: tracker.cost()?,
-        doubt: doubt(tracker, Patience::LONG)?,
+        doubt: match finding(tracker, Patience::LONG)? {
+            Finding::Doubt(why) => Some(why),
+            Finding::Well | Finding::Unseen => None,
+        },
         cursors: cursors.collect(),
     })
 }
