@@ -56,10 +56,10 @@ const LAYOUTS: [Layout; 5] = [
     },
 ];
 
-/// The UUIDs of root and data: each test has its own, for what is attached at the same time must differ.
+/// The UUIDs of root and data: each test of each run has its own, for mkfs refuses what it thinks is attached.
 fn ids(name: &str) -> [String; 2] {
-    let own: u32 = name.bytes().map(u32::from).sum();
-    [1, 2].map(|number| format!("33333333-0000-4000-8000-{own:08}{number:04}"))
+    let (run, own) = (std::process::id() & 0xFFFF, name.bytes().map(u32::from).sum::<u32>());
+    [1, 2].map(|number| format!("33333333-0000-4000-{run:04x}-{own:08}{number:04}"))
 }
 
 fn fstab(name: &str, options: &str) -> String {
@@ -214,4 +214,44 @@ fn filesystems_on_several_devices_are_named_as_one() {
 fn place(part: &str, disk: &str, sector: u64) {
     let (from, to, seek) = (format!("if={part}"), format!("of={disk}"), format!("seek={}", sector * 512));
     tool("dd", &[&from, &to, &seek, "bs=64K", "oflag=seek_bytes", "conv=notrunc,sparse", "status=none"]);
+}
+
+/// What a journal that was not replayed would put in place counts.
+#[test]
+fn the_fstab_of_a_root_that_crashed_is_read_through_its_journal() {
+    if !need::root() || !need::programs(&["mke2fs", "dumpe2fs", "sfdisk", "losetup"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let [_, data_id] = ids("crashed");
+    let parts = ["root", "data"].map(|name| scratch.file(name, DATA_MIB << 21));
+    for (part, options) in parts.iter().zip([&[][..], &["-U", data_id.as_str()]]) {
+        tool("mke2fs", &[&["-q", "-F", "-t", "ext4"], options, &[part]].concat());
+    }
+    let crashed = scratch.name("crashed");
+    let (node, _loop) = loop_over(&parts[0]);
+    let node = node.display().to_string();
+    let at = scratch.path("mounted");
+    let _mounted = mount(&node, &at, "commit=300");
+    std::fs::create_dir(at.join("etc")).expect("a folder");
+    std::fs::write(at.join("etc/fstab"), "").expect("a file");
+    tool("sync", &["-f", &at.display().to_string()]);
+    // How long it is stands in the journal alone.
+    std::fs::write(at.join("etc/fstab"), fstab("crashed", "noatime")).expect("a file");
+    tool("sync", &[at.join("etc/fstab").display().to_string()]);
+    // As it is now, past the cache.
+    let (from, to) = (format!("if={node}"), format!("of={crashed}"));
+    tool("dd", &[&from, &to, "bs=1M", "iflag=direct", "status=none"]);
+    assert!(tool("dumpe2fs", &["-h", &crashed]).contains("needs_recovery"));
+    let disk = scratch.file("disk", (5 * DATA_MIB) << 20);
+    let sectors = DATA_MIB << 12;
+    let second = 2048 + sectors;
+    let script = format!(
+        "label: gpt\nstart=2048, size={sectors}, type=linux\nstart={second}, size={sectors}, type=linux\n"
+    );
+    table::write(&disk, &script);
+    place(&crashed, &disk, 2048);
+    place(&parts[1], &disk, second);
+    let (roles, _) = seen(&scratch, &[&disk]);
+    assert_eq!(roles, pairs([("1", "os"), ("/srv", "data")]));
 }
