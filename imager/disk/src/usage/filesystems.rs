@@ -31,7 +31,9 @@ impl System {
     pub fn filesystems(&self) -> Result<Vec<MountedFilesystem>> {
         let mut found: Vec<MountedFilesystem> = Vec::new();
         for mount in mounts::read(self)? {
-            let (Some(number), devices) = (mount.device, self.devices_of(&mount)?) else { continue };
+            let (Some(number), mut devices) = (mount.device, self.devices_of(&mount)?) else { continue };
+            // One that was pulled out may still be mounted.
+            devices.retain(|device| self.folder(*device).is_ok());
             let place = (mount.id, mount.at.clone());
             match found.iter_mut().find(|known| known.number == number) {
                 Some(known) => known.mounts.push(place),

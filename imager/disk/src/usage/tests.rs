@@ -190,8 +190,9 @@ fn a_filesystem_is_one_however_often_it_is_mounted_and_knows_what_lies_beneath()
     let image = machine.path("image").canonicalize().unwrap();
     machine.attribute("loop0", "loop/backing_file", format!("{}\n", image.display()));
     let root = image.parent().unwrap().display().to_string();
+    machine.file("sys/class/block/sdz/dev", "8:99\n");
     let mounts = "5 0 8:1 / ROOT rw - ext4 /dev/sda1 rw\n6 5 0:9 / /proc rw - proc proc rw\n\
-        7 5 7:0 / /inner ro - xfs /dev/loop0 ro\n8 5 8:1 /home /bound rw - ext4 /dev/sda1 rw\n";
+        7 5 7:0 / /inner ro - xfs /dev/loop0 ro\n9 5 8:99 / /gone rw - ext4 /dev/sdz rw\n8 5 8:1 /home /bound rw - ext4 /dev/sda1 rw\n";
     machine.file("proc/self/mountinfo", mounts.replace("ROOT", &root));
     let found = machine.system.filesystems().unwrap();
     let [outer, inner] = found.as_slice() else { panic!("{found:?}") };
