@@ -67,7 +67,7 @@ impl Place {
         match Flock::lock(opened.context(say)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Turn(lock))),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno).map_err(std::io::Error::from).context(say),
+            Err((_, errno)) => Err(std::io::Error::from(errno)).context(say),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Stop {
             match poll(&mut waited, timeout) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(errno) => {
-                    return Err(errno).map_err(std::io::Error::from).context(|| "waiting".to_owned());
+                    return Err(std::io::Error::from(errno)).context(|| "waiting".to_owned());
                 }
             }
             let is = |at: usize| waited.get(at).and_then(PollFd::any).unwrap_or(false);
