@@ -2,6 +2,7 @@
 
 use halfhour_tests::guest::{Disk, Guest};
 use halfhour_tests::{MIB, Scratch, binary, need};
+use serde_json::json;
 
 /// What happens to a filesystem at /mnt in a round.
 const CHURN: &str = r#"
@@ -44,7 +45,7 @@ fn no_write_is_missed_on_disks_as_servers_have_them() {
     let scratch = Scratch::new();
     for name in ["halfhour-journal", "mke2fs", "dmsetup", "mdadm", "fio"] {
         builder = match name {
-            "halfhour-journal" => builder.program(binary::built(name)),
+            "halfhour-journal" => builder.program(binary::built(name)).program(binary::imager()),
             _ => builder.program(name),
         };
     }
@@ -79,6 +80,13 @@ fn no_write_is_missed_on_disks_as_servers_have_them() {
     guest.sh("echo \"0 $(blockdev --getsz /dev/sda) linear /dev/sda 0\" | dmsetup create mapped");
     guest.sh("/usr/bin/mke2fs -q -F -t ext4 /dev/mapper/mapped; mount -t ext4 /dev/mapper/mapped /mnt");
     rounds(&mut guest, "ext4 on device mapper", "/dev/sda", CHURN);
+    // Asked for nothing in particular, it records what lies beneath all that is mounted.
+    let started = guest.imager(0, &["journal", "start"]);
+    assert_eq!(started["disks"], json!([{ "disk": "sda", "started": true }]), "{started}");
+    guest.sh("dd if=/dev/urandom of=/mnt/more bs=64k count=9 conv=fsync 2>/dev/null");
+    let told = guest.imager(0, &["journal", "status"])["disks"][0].clone();
+    assert!(told["doubt"].is_null() && told["written_bytes"].as_u64() >= Some(9 << 16), "{told}");
+    assert_eq!(guest.imager(0, &["journal", "stop"])["stopped"], json!(["sda"]));
     guest.sh("umount /mnt; dmsetup remove mapped");
     guest.sh("mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --metadata=1.2 /dev/sda /dev/vda 2>&1; /usr/bin/mke2fs -q -F -t ext4 /dev/md0; mount -t ext4 /dev/md0 /mnt");
     rounds(&mut guest, "ext4 on a mirror", "/dev/sda,/dev/vda", CHURN);
