@@ -28,8 +28,9 @@ impl Inode {
     /// Reads inode `number` of a tree.
     ///
     /// # Errors
-    /// `Io`; `Corrupt` when there is none.
+    /// `Io`; `Corrupt` when there is none, or the log changes it.
     pub(super) fn read(files: &Files<'_>, root: Root, number: u64) -> Result<Self> {
+        files.changes.check(root.owner, number)?;
         let mut found = None;
         let key = Key::new(number, INODE_ITEM, 0);
         files.walk(root, key..=key, &mut |_, data| {

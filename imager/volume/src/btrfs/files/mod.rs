@@ -24,6 +24,7 @@ use crate::path::{self, Kind, Tree};
 use imager_disk::ReadAt;
 use imager_units::{Error, Result};
 use inode::Inode;
+use log::Changes;
 use std::ops::RangeInclusive;
 
 /// `BTRFS_FIRST_FREE_OBJECTID`: the top folder of every subvolume.
@@ -36,6 +37,7 @@ pub struct Files<'a> {
     devices: Devices<'a>,
     chunks: Chunks,
     sb: Superblock,
+    changes: Changes,
 }
 
 /// A subvolume in which there may be a system.
@@ -59,7 +61,9 @@ impl<'a> Files<'a> {
         let devices = Devices::open(volumes)?;
         let sb = devices.first()?.sb.clone();
         let chunks = read_chunks(&mut Forest::new(&devices, &sb), &devices, &sb)?;
-        Ok(Some(Self { devices, chunks, sb }))
+        let mut files = Self { devices, chunks, sb, changes: Changes::default() };
+        files.changes = Changes::read(&files)?;
+        Ok(Some(files))
     }
 
     /// Where a system may have its root: the subvolume that is mounted when none is named, the one at the top, and
@@ -88,10 +92,7 @@ impl<'a> Files<'a> {
     /// `NotFound`; `Unsupported` for what is not a regular file, is longer than `most_bytes` or compressed otherwise
     /// than by zstd; `Io`; `Corrupt`.
     pub fn read(&self, subvolume: &Subvolume, path: &str, most_bytes: u64) -> Result<Vec<u8>> {
-        let way = log::Way::new(self);
-        let file = path::find(&way, way.met(self.top(subvolume.tree)?), path);
-        way.check()?;
-        let file = file?;
+        let file = path::find(self, self.top(subvolume.tree)?, path)?;
         if file.kind != Kind::File || file.size > most_bytes {
             return Err(Error::unsupported(format!("{path} is not a small file")));
         }
