@@ -38,12 +38,12 @@ fn rounds(guest: &mut Guest, what: &str, disks: &str, line: &str) {
 
 #[test]
 fn no_write_is_missed_on_disks_as_servers_have_them() {
-    if !need::programs(&["fio", "mke2fs"]) {
+    if !need::programs(&["fio", "mke2fs", "sg_dd"]) {
         return;
     }
     let Some(mut builder) = Guest::builder() else { return };
     let scratch = Scratch::new();
-    for name in ["halfhour-journal", "mke2fs", "dmsetup", "mdadm", "fio"] {
+    for name in ["halfhour-journal", "mke2fs", "dmsetup", "mdadm", "fio", "sg_dd"] {
         builder = match name {
             "halfhour-journal" => builder.program(binary::built(name)).program(binary::imager()),
             _ => builder.program(name),
@@ -91,5 +91,13 @@ fn no_write_is_missed_on_disks_as_servers_have_them() {
     guest.sh("mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --metadata=1.2 /dev/sda /dev/vda 2>&1; /usr/bin/mke2fs -q -F -t ext4 /dev/md0; mount -t ext4 /dev/md0 /mnt");
     rounds(&mut guest, "ext4 on a mirror", "/dev/sda,/dev/vda", CHURN);
     guest.sh("umount /mnt; mdadm --stop /dev/md0 2>&1");
+    // A command that goes past the block layer cannot be marked.
+    guest.imager(0, &["journal", "start", "/dev/sdb"]);
+    guest.sh("sg_dd if=/dev/zero of=/dev/sdb bs=512 count=8 seek=100 blk_sgio=1 oflag=sgio 2>&1");
+    let told = guest.imager(2, &["journal", "status"])["disks"][0].clone();
+    println!("{told}");
+    assert!(told["counted"]["passed_through"].as_u64() > Some(0), "{told}");
+    assert!(told["doubt"].as_str().is_some_and(|doubt| doubt.contains("past the block layer")), "{told}");
+    guest.imager(0, &["journal", "stop", "/dev/sdb"]);
     guest.end();
 }

@@ -392,12 +392,19 @@ fn info(program: &OwnedFd) -> Result<sys::ProgramInfo> {
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { passed_through, failed, beyond, overflowed, missed } = self;
-        write!(
-            f,
-            "commands past the block layer {passed_through}, failed writes {failed}, beyond the end {beyond}, \
-             too many ranges {overflowed}, unseen {missed}"
-        )
+        let all = [
+            (self.passed_through, "commands past the block layer"),
+            (self.failed, "failed writes"),
+            (self.beyond, "writes beyond the end"),
+            (self.overflowed, "discards of too many ranges"),
+            (self.missed, "writes unseen"),
+        ];
+        let told: Vec<_> = all
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{what}: {count}"))
+            .collect();
+        f.write_str(&told.join(", "))
     }
 }
 
