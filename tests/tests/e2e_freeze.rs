@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// Whatever happens, nothing may be frozen for longer.
 const HARD: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
+/// Sooner than the guard's own limit, with room for a busy disk.
+const SOON: Duration = Duration::from_secs(3);
 
 /// A process that freezes.
 struct Copier {
@@ -103,7 +105,7 @@ fn a_freeze_stops_writers_for_as_long_as_it_lasts() {
             println!("{kind}: {}", copier.expect("thawed"));
         }
         assert_eq!(copier.next(), "");
-        assert!(writer.goes_on_within(SECOND).is_some() && !filesystem.is_frozen());
+        assert!(writer.goes_on_within(SOON).is_some() && !filesystem.is_frozen());
         assert!(writer.longest() >= Duration::from_millis(250), "{kind}: {:?}", writer.longest());
         assert_eq!(records(&scratch), 0, "{kind}");
     }
@@ -123,7 +125,7 @@ fn a_btrfs_is_frozen_by_the_mount_of_a_subvolume() {
     copier.expect("frozen");
     assert!(filesystem.is_frozen());
     copier.kill();
-    assert!(writer.goes_on_within(SECOND).is_some());
+    assert!(writer.goes_on_within(SOON).is_some());
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn nested_filesystems_and_those_in_files_of_others_freeze_first() {
         println!("{}", copier.expect("thawed"));
     }
     for writer in &writers {
-        assert!(writer.goes_on_within(SECOND).is_some() && writer.longest() < HARD, "{:?}", writer.longest());
+        assert!(writer.goes_on_within(SOON).is_some() && writer.longest() < HARD, "{:?}", writer.longest());
     }
 }
 
@@ -179,11 +181,13 @@ fn killed_at_any_instant_everything_thaws_within_a_second() {
         let was = records(&scratch);
         copier.kill();
         frozen += was;
-        for writer in &writers {
-            let took = writer.goes_on_within(HARD).expect("it thaws");
-            assert!(took < SECOND, "run {run}: {took:?}");
-            slowest = slowest.max(took);
+        let start = Instant::now();
+        while records(&scratch) > 0 {
+            assert!(start.elapsed() < SECOND, "run {run}: the guard has not thawed");
+            std::thread::sleep(Duration::from_millis(1));
         }
+        slowest = slowest.max(start.elapsed());
+        assert!(writers.iter().all(|writer| writer.goes_on_within(SOON).is_some()), "run {run}");
         assert!(both.iter().all(|one| !one.is_frozen()), "run {run}");
     }
     let longest = writers.each_ref().map(Writer::longest);
@@ -208,7 +212,7 @@ fn a_copier_outlives_its_guard_and_gets_another() {
     assert_ne!(copier.guard(), first);
     // Which guards.
     copier.kill();
-    assert!(writer.goes_on_within(SECOND).is_some());
+    assert!(writer.goes_on_within(SOON).is_some());
 }
 
 #[test]
@@ -231,7 +235,7 @@ fn a_guard_minds_no_signals_and_ends_with_its_copier() {
     assert!(filesystem.is_frozen());
     // As an impatient person or systemd does.
     copier.signal(Signal::SIGTERM);
-    assert!(writer.goes_on_within(SECOND).is_some());
+    assert!(writer.goes_on_within(SOON).is_some());
     copier.process.wait().expect("it ends");
     let start = Instant::now();
     while std::path::Path::new(&format!("/proc/{guard}")).exists() && start.elapsed() < SECOND {
@@ -260,7 +264,7 @@ fn what_both_left_frozen_when_they_died_is_thawed_by_command() {
     assert!(writer.goes_on_within(Duration::from_millis(300)).is_none(), "nobody thaws it");
     let thawed = imager.json(&["thaw"]);
     assert!(thawed["thawed"].as_array().expect("a list").iter().any(|one| one == at.as_str()), "{thawed}");
-    assert!(writer.goes_on_within(SECOND).is_some());
+    assert!(writer.goes_on_within(SOON).is_some());
     assert!(!imager.ok(&["thaw"]).stdout.contains(&at));
 }
 
@@ -279,7 +283,7 @@ fn the_next_freeze_thaws_what_was_left() {
     next.expect("open");
     next.expect("frozen");
     next.expect("thawed");
-    assert!(writer.goes_on_within(SECOND).is_some());
+    assert!(writer.goes_on_within(SOON).is_some());
 }
 
 #[test]
@@ -354,7 +358,7 @@ fn what_is_unmounted_or_mounted_meanwhile_is_noticed() {
     nothing.expect("frozen");
     nothing.expect("thawed");
     filesystem.mount();
-    assert!(Writer::start(&filesystem.at).goes_on_within(SECOND).is_some());
+    assert!(Writer::start(&filesystem.at).goes_on_within(SOON).is_some());
 }
 
 #[test]

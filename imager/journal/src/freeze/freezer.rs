@@ -99,17 +99,17 @@ impl Freezer {
     }
 
     /// A guard that holds them.
-    fn arm(&mut self, held: &[Held], record: &Record) -> Result<()> {
+    fn arm(&mut self, held: &[Held], record: &Path) -> Result<()> {
         let folders: Vec<_> = held.iter().map(|held| &held.folder).collect();
-        let (limit, path) = (self.options.limit, record.path());
+        let limit = self.options.limit;
         if let Some(guard) = &mut self.guard {
-            if guard.arm(&folders, limit, path).is_ok() {
+            if guard.arm(&folders, limit, record).is_ok() {
                 return Ok(());
             }
             tracing::warn!("the guard of the freeze has died; another is started");
         }
         let guard = self.guard.insert(Guard::start(&self.options.guard)?);
-        guard.arm(&folders, limit, path)
+        guard.arm(&folders, limit, record)
     }
 
     /// Freezes all, unless one fails.
@@ -172,8 +172,10 @@ impl Freeze for Freezer {
         let mut held = self.open_all()?;
         held.retain(|held| !self.unfreezable.contains(&held.number));
         let places: Vec<_> = held.iter().map(|held| (held.number, held.at.clone())).collect();
-        let record = Record::write(&self.options.records, &places)?;
-        self.arm(&held, &record)?;
+        // The guard removes what is written there, so it is told first.
+        let place = Record::place(&self.options.records);
+        self.arm(&held, &place)?;
+        let record = Record::write(place, &places).inspect_err(|_| self.guard = None)?;
         urgent::lock_memory();
         let urgent = Urgent::new(PRIORITY);
         let took = self.hold(&mut held, work);
@@ -184,6 +186,7 @@ impl Freeze for Freezer {
         }
         // A guard that died meanwhile is replaced before the next freeze.
         let guarded = self.guard.as_mut().is_some_and(|guard| guard.release().unwrap_or(false));
+        drop(record);
         if guarded && took.is_ok() {
             return Err(Error::new(ErrorKind::Cancelled, "the guard thawed what took too long"));
         }

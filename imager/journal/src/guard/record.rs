@@ -19,24 +19,24 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Writes one into `folder`.
-    pub(crate) fn write(folder: &Path, filesystems: &[(DeviceNumber, PathBuf)]) -> Result<Self> {
+    /// Where the next one goes.
+    pub(crate) fn place(folder: &Path) -> PathBuf {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        fs::create_dir_all(folder).context(|| format!("making {}", folder.display()))?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{number}", std::process::id()));
+        folder.join(format!("{}-{number}", std::process::id()))
+    }
+
+    /// Writes one.
+    pub(crate) fn write(path: PathBuf, filesystems: &[(DeviceNumber, PathBuf)]) -> Result<Self> {
         let say = || format!("writing {}", path.display());
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder).context(|| format!("making {}", folder.display()))?;
         let mut file = File::create(&path).context(say)?;
         file.lock().context(say)?;
         for (number, at) in filesystems {
             writeln!(file, "{number} {}", at.display()).context(say)?;
         }
         Ok(Self { path, _locked: file })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
