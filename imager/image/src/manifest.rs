@@ -6,9 +6,11 @@
 //! digest over the whole object tells damage without a key.
 
 mod firmware;
+mod running;
 mod stack;
 
 pub use firmware::{BootEntry, BootPartition, Uefi};
+pub use running::{Freeze, Pass, Running};
 pub use stack::Stack;
 
 use crate::cursor::{Cursor, narrow};
@@ -199,6 +201,9 @@ pub struct Cost {
     pub used_bytes: u64,
     /// Bytes read from the source.
     pub read_bytes: u64,
+    /// Bytes of unchanged blocks read to see whether they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audited_bytes: u64,
     /// Bytes of blocks that the repository did not have.
     pub new_bytes: u64,
     /// Bytes these took on the share.
@@ -280,6 +285,9 @@ pub struct Volume {
     pub whole_because: Option<String>,
     /// How the capture knew what changed.
     pub truth: Truth,
+    /// How it was held still, where the machine was running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
     /// Every place at which it is recognisable: cleared first and written last by a restore.
     pub head: Vec<Run>,
     /// What it is a part of, where that is known.
@@ -358,6 +366,13 @@ pub struct Manifest {
     pub not_captured: Vec<String>,
     /// How long it took.
     pub elapsed_seconds: f64,
+    /// How it was taken, where the machine was running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Run {

@@ -106,6 +106,12 @@ impl<'r> Dedup<'r> {
         Ok(dedup)
     }
 
+    /// Whether nothing was on its way out, damaged or moved when the share was looked at: then whatever a manifest names
+    /// that is still there after that is there too.
+    pub fn is_settled(&self) -> bool {
+        self.absent.is_empty() && self.moved.is_empty()
+    }
+
     /// Whether a pack is there with its length and is not on its way out.
     pub fn is_present(&mut self, pack: PackRef) -> bool {
         let (repository, absent) = (self.repository, &self.absent);

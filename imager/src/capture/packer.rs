@@ -40,11 +40,12 @@ pub(super) struct Closed {
 pub(super) fn send(
     repository: &Repository,
     id: CaptureId,
-    queue: &Receiver<Closed>,
+    queue: &Receiver<Option<Closed>>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let (mut hooks, mut checkpoints) = (Vec::new(), Vec::new());
-    for (count, pack) in (1..).zip(queue) {
+    // What is no pack only has to be received.
+    for (count, pack) in (1..).zip(queue.iter().flatten()) {
         let name = object(names::pack(pack.id))?;
         timed(monitor, Stage::Share, || repository.store().put(&name, &pack.bytes))
             .context(|| format!("storing pack {}", pack.id))?;
@@ -79,7 +80,7 @@ pub(crate) fn store_index(repository: &Repository, name: &ObjectName, hooks: &[H
 }
 
 /// A closed pack is handed over when the one before it is on the share.
-pub(super) fn queue() -> (SyncSender<Closed>, Receiver<Closed>) {
+pub(super) fn queue() -> (SyncSender<Option<Closed>>, Receiver<Option<Closed>>) {
     sync_channel(0)
 }
 
@@ -93,7 +94,7 @@ struct Open {
 pub(super) struct Packer<'a, 'r> {
     codec: Codec<'r>,
     dedup: &'a Mutex<Dedup<'r>>,
-    queue: SyncSender<Closed>,
+    queue: SyncSender<Option<Closed>>,
     packs: Vec<Option<PackRef>>,
     closed: usize,
     data: Option<Open>,
@@ -111,7 +112,7 @@ impl<'a, 'r> Packer<'a, 'r> {
     pub(super) fn new(
         repository: &'r Repository,
         dedup: &'a Mutex<Dedup<'r>>,
-        queue: SyncSender<Closed>,
+        queue: SyncSender<Option<Closed>>,
     ) -> Result<Self> {
         let codec = repository.codec(Compression::Fast)?;
         Ok(Self {
@@ -194,9 +195,20 @@ impl<'a, 'r> Packer<'a, 'r> {
             *place = Some(pack);
         }
         self.closed += 1;
+        self.hand_over(Some(Closed { id: pack.id, bytes, hooks }))
+    }
+
+    fn hand_over(&self, pack: Option<Closed>) -> Result<()> {
         // Whoever sends has stopped only because of an error, which its own result tells.
-        let gone = |_| Error::new(ErrorKind::Cancelled, "the share is gone");
-        self.queue.send(Closed { id: pack.id, bytes, hooks }).map_err(gone)
+        self.queue.send(pack).map_err(|_| Error::new(ErrorKind::Cancelled, "the share is gone"))
+    }
+
+    /// Waits until all packs that were closed are on the share: what is handed over behind them is received then.
+    ///
+    /// # Errors
+    /// `Cancelled` when the share failed.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.hand_over(None)
     }
 }
 

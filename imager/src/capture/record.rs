@@ -1,7 +1,8 @@
 //! What a capture says about itself: the manifest.
 
+use super::session::Written;
 use super::streams::{Stream, Subject};
-use super::{Draft, Options, Written};
+use super::{Draft, Options};
 use crate::survey::{self, Survey};
 use base64::Engine;
 use imager_disk::table::TableKind;
@@ -76,17 +77,17 @@ pub(super) fn manifest(
         problems: Vec::new(),
         not_captured: Vec::new(),
         elapsed_seconds: 0.0,
+        running: None,
     };
     for (stream, written) in streams.iter().zip(written) {
         manifest.problems.extend(written.problems);
-        let truth = if stream.parent.is_some() { Truth::Compare } else { Truth::Scan };
         match &stream.subject {
             Subject::Remainder(seen) => manifest.disks.push(disk(seen, written.map, written.cost)),
             Subject::Volume(seen, mode, because) => {
                 if let Some(why) = because {
                     manifest.warnings.push(format!("volume {} is copied whole: {why}", seen.key));
                 }
-                let captured = Volume { truth, whole_because: because.clone(), ..volume(seen) };
+                let captured = Volume { truth: stream.truth, whole_because: because.clone(), ..volume(seen) };
                 let (map, cost) = (Some(written.map), written.cost);
                 manifest.volumes.push(Volume { mode: *mode, map, cost, ..captured });
             }
@@ -133,6 +134,16 @@ fn disk(seen: &survey::Disk, remainder: Map, remainder_cost: Cost) -> Disk {
     }
 }
 
+/// Where a volume lies.
+pub(super) fn segments(seen: &survey::Volume) -> Vec<Segment> {
+    let segment = |piece: &survey::Piece| Segment {
+        disk: piece.disk,
+        start_byte: piece.extent.start().get(),
+        len_bytes: piece.extent.len().get(),
+    };
+    seen.pieces.iter().map(segment).collect()
+}
+
 /// A volume of which nothing was taken so far.
 fn volume(seen: &survey::Volume) -> Volume {
     let filesystem = seen.filesystem.as_ref();
@@ -142,11 +153,6 @@ fn volume(seen: &survey::Volume) -> Volume {
         unique_id: entry.unique_id.clone(),
         name: entry.name.clone(),
     });
-    let segment = |piece: &survey::Piece| Segment {
-        disk: piece.disk,
-        start_byte: piece.extent.start().get(),
-        len_bytes: piece.extent.len().get(),
-    };
     Volume {
         disk: seen.disk,
         key: seen.key.clone(),
@@ -158,11 +164,12 @@ fn volume(seen: &survey::Volume) -> Volume {
         block_bytes: filesystem.map(|f| f.block.get()),
         clean: filesystem.and_then(|f| is_clean(&f.state)),
         partition,
-        segments: seen.pieces.iter().map(segment).collect(),
+        segments: segments(seen),
         size_bytes: seen.size().get(),
         mode: Mode::None,
         whole_because: None,
         truth: Truth::Scan,
+        consistency: None,
         head: filesystem.map(|f| f.head.iter().map(Run::from).collect()).unwrap_or_default(),
         stack: seen.stack.clone(),
         map: None,

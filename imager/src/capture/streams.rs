@@ -1,10 +1,11 @@
 //! Which byte streams a capture consists of: each volume, and each disk's remainder.
 
+use super::blocks::{Look, Scope};
 use super::{DataMode, Options};
 use crate::survey::{Disk, Survey, Volume};
 use imager_disk::{Geometry, ReadAt};
 use imager_image::MaskUnit;
-use imager_image::manifest::{Manifest, Map, Mode, Role};
+use imager_image::manifest::{Manifest, Map, Mode, Role, Truth};
 use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet, Result};
 use imager_volume::{Certainty, State, UsedMap};
 use std::sync::Arc;
@@ -20,9 +21,30 @@ pub(crate) struct Stream<'a> {
     /// The grain of its masks.
     pub(crate) unit: MaskUnit,
     /// What it is compared with.
-    pub(crate) parent: Option<&'a Map>,
+    pub(crate) parent: Option<Map>,
+    /// What of it has to be read.
+    pub(crate) look: Look,
+    /// How it is known what changed.
+    pub(crate) truth: Truth,
     /// What it is.
     pub(crate) subject: Subject<'a>,
+}
+
+impl Stream<'_> {
+    /// What a pass has to do for it.
+    pub(super) fn scope(&self) -> Result<Scope<'_>> {
+        let whole = self.source.geometry().extent();
+        let (data, look) = (self.source.data(whole)?, &self.look);
+        Ok(Scope { size: whole.len(), unit: self.unit, used: &self.used, data, look })
+    }
+
+    /// How much is read of it, about.
+    pub(super) fn expected(&self) -> ByteLen {
+        match &self.look {
+            Look::All => self.used.total(),
+            Look::Marked(marked) => marked.extents.total(),
+        }
+    }
 }
 
 /// What a stream is the content of.
@@ -37,11 +59,21 @@ pub(crate) enum Subject<'a> {
 pub(crate) fn plan<'a>(
     survey: &'a Survey,
     options: &Options,
-    parent: Option<&'a Manifest>,
+    parent: Option<&Manifest>,
+) -> Result<Vec<Stream<'a>>> {
+    plan_with(survey, options, parent, &Volume::used)
+}
+
+/// The same, of volumes of which `used` says what counts.
+pub(super) fn plan_with<'a>(
+    survey: &'a Survey,
+    options: &Options,
+    parent: Option<&Manifest>,
+    used: &dyn Fn(&Volume) -> Result<UsedMap>,
 ) -> Result<Vec<Stream<'a>>> {
     let mut streams = Vec::new();
     for volume in &survey.volumes {
-        streams.extend(of_volume(volume, options, parent)?);
+        streams.extend(of_volume(volume, options, parent, used)?);
     }
     for disk in &survey.disks {
         let before = parent.and_then(|m| m.disks.iter().find(|d| d.number == disk.number));
@@ -50,21 +82,28 @@ pub(crate) fn plan<'a>(
             source: Arc::clone(&disk.device),
             used: disk.remainder(),
             unit: MaskUnit::SECTOR,
-            parent: before.map(|disk| &disk.remainder),
+            parent: before.map(|disk| disk.remainder.clone()),
+            look: Look::All,
+            truth: truth(before.is_some()),
             subject: Subject::Remainder(disk),
         });
     }
     Ok(streams)
 }
 
+fn truth(is_compared: bool) -> Truth {
+    if is_compared { Truth::Compare } else { Truth::Scan }
+}
+
 fn of_volume<'a>(
     volume: &'a Volume,
     options: &Options,
-    parent: Option<&'a Manifest>,
+    parent: Option<&Manifest>,
+    used: &dyn Fn(&Volume) -> Result<UsedMap>,
 ) -> Result<Option<Stream<'a>>> {
     let taken = match (volume.role, options.data) {
         (Role::Ignore, _) | (Role::Data, DataMode::None) => return Ok(None),
-        _ => volume.used()?,
+        _ => used(volume)?,
     };
     let UsedMap { extents, unit, certainty } = taken;
     let (mode, because) = match (volume.role, certainty) {
@@ -78,7 +117,9 @@ fn of_volume<'a>(
         source: source_of(volume)?,
         used: extents,
         unit: MaskUnit::new(unit.get())?,
-        parent: before.and_then(|volume| volume.map.as_ref()),
+        truth: truth(before.is_some_and(|volume| volume.map.is_some())),
+        parent: before.and_then(|volume| volume.map.clone()),
+        look: Look::All,
         subject: Subject::Volume(volume, mode, because),
     }))
 }

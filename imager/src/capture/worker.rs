@@ -1,6 +1,6 @@
 //! What a worker of a capture does with a unit: read, mask, compare, look up, compress.
 
-use super::blocks::{Run, Task, UNIT_BLOCKS, Unit};
+use super::blocks::{Purpose, Run, Task, UNIT_BLOCKS, Unit};
 use super::dedup::{Dedup, Site};
 use crate::map::{Draft, Place};
 use crate::monitor::{Monitor, Stage, check_cancelled, timed};
@@ -32,6 +32,10 @@ pub struct Output {
     pub used: ByteLen,
     /// Parts that could not be read.
     pub unreadable: ExtentSet,
+    /// Bytes of blocks that were read only to see whether they are as they should be.
+    pub audited: ByteLen,
+    /// Blocks that are not.
+    pub differing: Vec<Extent>,
 }
 
 /// What became of a block.
@@ -165,7 +169,10 @@ impl<'a, 'r> Worker<'a, 'r> {
             let len = task.extent.len().to_usize().unwrap_or(0);
             let block = &mut block[..len];
             output.used = output.used.saturating_add(masked_bytes(task.mask, self.unit, len));
-            let found = self.block(task, *bad, block, output)?;
+            let found = match task.purpose {
+                Purpose::Take => self.block(task, *bad, block, output)?,
+                Purpose::Audit => self.audit(task, *bad, block, output),
+            };
             output.blocks.push((task.index, found));
         }
         self.close_frame(output)
@@ -204,6 +211,20 @@ impl<'a, 'r> Worker<'a, 'r> {
                 Ok(Found::New { id, frame: output.frames.len(), at, mask, unreadable })
             }
         }
+    }
+
+    /// The parent's entry in any case. What cannot be read tells nothing.
+    fn audit(&self, task: &Task, bad: Mask, block: &mut [u8], output: &mut Output) -> Found {
+        output.audited = output.audited.saturating_add(ByteLen::of(block));
+        if let Content::Data(id, _) = task.parent.content
+            && bad.is_none()
+        {
+            task.parent.mask.clear_outside(self.unit, block);
+            if self.codec.keys().block_id(block) != id {
+                output.differing.push(task.extent);
+            }
+        }
+        Found::Draft(Draft::Known(task.parent))
     }
 
     /// The parent's entry, if it speaks of everything that counts now and its bytes are still the same.

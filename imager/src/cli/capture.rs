@@ -4,19 +4,26 @@ use super::args::{Capture, CompressionArg, DataArg, Global};
 use super::failure::Failure;
 use super::output::{Columns, print, print_json};
 use super::progress::Shown;
+use super::running::Machine;
 use super::{Status, session};
+use imager::capture::hot::{self, Limits, Live};
 use imager::capture::{self, DataMode, Options, number_disks};
 use imager::captures;
 use imager::firmware::{Facts, Firmware};
+use imager::monitor::Monitor;
 use imager::repository::Repository;
 use imager::schedule::Settings;
-use imager::survey;
+use imager::survey::{self, Assigned, Survey};
 use imager_disk::{Access, Device, System};
 use imager_image::Compression;
-use imager_image::manifest::{Consistency, Manifest, Mode};
+use imager_image::manifest::{Consistency, Manifest, Mode, Running};
+use imager_journal::{Arena, Disk, HOOKS_FOLDER, Hooks, Journal};
 use imager_units::{ByteLen, Error, ErrorKind, SectorSize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// How much memory there is for what is copied last.
+const ARENA: ByteLen = ByteLen::new(64 << 20);
 
 pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure> {
     let monitor = Shown::new(global);
@@ -29,16 +36,14 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
     };
     imager_image::names::check_machine(&machine)?;
     let in_use = users(&paths)?;
-    if !in_use.is_empty() && !options.allow_inconsistent {
-        return Err(refused(&in_use));
-    }
+    let is_running = !in_use.is_empty() && !options.allow_inconsistent;
+    let journal = if is_running { Some(journal(&paths, &in_use)?) } else { None };
     let repository = session::repository(global)?;
     let sector = session::sector(options.sector_bytes)?;
     let earlier = newest(&repository, &machine)?;
-    let mut survey = survey::survey(
-        number_disks(open_all(&paths, sector)?, earlier.as_ref()),
-        &options.role.iter().cloned().collect(),
-    )?;
+    let assigned = options.role.iter().cloned().collect();
+    let mut survey =
+        survey::survey(number_disks(open_all(&paths, sector, is_running)?, earlier.as_ref()), &assigned)?;
     if are_of_this_machine(&paths)? {
         survey.firmware = Facts::of(&Firmware::new());
     }
@@ -59,23 +64,69 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         rebind: options.rebind,
         schedule: options.schedule.as_deref().map(Settings::read).transpose()?.map(|it| it.recorded()),
     };
-    let manifest =
-        capture::run(&repository, &survey, &how, &monitor).map_err(|error| match error.kind() {
-            ErrorKind::Exists => Failure::new(5, error, "run it again; nothing was published"),
-            _ => error.into(),
-        })?;
+    let captured = match journal {
+        None => capture::run(&repository, &survey, &how, &monitor),
+        Some(mut journal) => run_hot(&repository, &survey, &how, &mut journal, &paths, &assigned, &monitor),
+    };
+    let manifest = captured.map_err(|error| match error.kind() {
+        ErrorKind::Exists => Failure::new(5, error, "run it again; nothing was published"),
+        _ => error.into(),
+    })?;
     drop(monitor);
     if global.json {
         print_json(&to_json(&manifest));
     } else {
         print(&to_text(&manifest));
     }
-    let is_whole = manifest.problems.is_empty() && consistency != Consistency::Inconsistent;
+    let is_whole = manifest.problems.is_empty() && manifest.consistency != Consistency::Inconsistent;
     Ok(if is_whole { Status::Done } else { Status::Missing })
 }
 
-fn open_all(paths: &[PathBuf], sector: Option<SectorSize>) -> Result<Vec<survey::Source>, Error> {
-    paths.iter().map(|path| survey::open(path, sector)).collect()
+fn open_all(
+    paths: &[PathBuf],
+    sector: Option<SectorSize>,
+    is_running: bool,
+) -> Result<Vec<survey::Source>, Error> {
+    let open = if is_running { survey::open_running } else { survey::open };
+    paths.iter().map(|path| open(path, sector)).collect()
+}
+
+/// The journal of disks that are in use, without which they are not captured.
+fn journal(paths: &[PathBuf], in_use: &[String]) -> Result<Journal, Failure> {
+    let disks: Result<Vec<_>, _> = paths.iter().map(|path| Disk::at_node(path)).collect();
+    match disks.and_then(|disks| Journal::open(&disks)) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
+            Err(refused(in_use))
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Captures what is in use.
+fn run_hot(
+    repository: &Repository,
+    survey: &Survey,
+    how: &Options,
+    journal: &mut Journal,
+    paths: &[PathBuf],
+    assigned: &Assigned,
+    monitor: &dyn Monitor,
+) -> Result<Manifest, Error> {
+    let number = |path: &PathBuf| {
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        survey.disks.iter().find(|disk| disk.identity.path == path).map_or(0, |disk| disk.number)
+    };
+    let hooks = Hooks::open(Path::new(HOOKS_FOLDER))?;
+    let mut machine = Machine::new(survey, &how.machine, &hooks)?;
+    let live = Live {
+        log: journal,
+        disks: paths.iter().map(number).collect(),
+        machine: &mut machine,
+        arena: &mut Arena::new(ARENA)?,
+        limits: Limits::default(),
+        assigned,
+    };
+    hot::run(repository, survey, how, live, monitor)
 }
 
 fn is_block(path: &Path) -> Result<bool, Error> {
@@ -111,8 +162,8 @@ fn users(paths: &[PathBuf]) -> Result<Vec<String>, Error> {
 
 fn refused(users: &[String]) -> Failure {
     let what = Error::new(ErrorKind::Denied, users.join("; "));
-    let advice = "a disk that is being written gives no consistent image: unmount it, capture it from the rescue \
-                  medium, or take an image that is never @latest with --allow-inconsistent";
+    let advice = "have its changes recorded (imager journal start), and it is captured while it runs; or unmount it, \
+                  capture it from the rescue medium, or take an image that is never @latest with --allow-inconsistent";
     Failure::new(4, what.within("the disk is in use"), advice)
 }
 
@@ -177,6 +228,7 @@ pub(super) fn to_json(manifest: &Manifest) -> Value {
             "remainder": disk.remainder_cost,
         })
     });
+    object["running"] = json!(manifest.running);
     object["disks"] = disks.collect();
     object["volumes"] = volumes.collect();
     object
@@ -195,8 +247,10 @@ pub(super) fn to_text(manifest: &Manifest) -> String {
         word(json!(manifest.consistency)),
         manifest.elapsed_seconds
     );
-    let mut columns =
-        Columns::new(&["KEY", "ROLE", "NAME", "CONTENT", "USED", "READ", "NEW", "STORED"], &[4, 5, 6, 7]);
+    let mut columns = Columns::new(
+        &["KEY", "ROLE", "NAME", "CONTENT", "BY", "USED", "READ", "NEW", "STORED"],
+        &[5, 6, 7, 8],
+    );
     let size = |bytes: u64| ByteLen::new(bytes).to_string();
     for volume in &manifest.volumes {
         let cost = &volume.cost;
@@ -205,6 +259,7 @@ pub(super) fn to_text(manifest: &Manifest) -> String {
             word(json!(volume.role)),
             volume.name.clone(),
             imager::restore::plan::describe_mode(volume.mode).to_owned(),
+            if volume.mode == Mode::None { "-".to_owned() } else { word(json!(volume.truth)) },
             if volume.mode == Mode::None { "-".to_owned() } else { size(cost.used_bytes) },
             size(cost.read_bytes),
             size(cost.new_bytes),
@@ -212,6 +267,9 @@ pub(super) fn to_text(manifest: &Manifest) -> String {
         ]);
     }
     out.push_str(&columns.render("  "));
+    if let Some(running) = &manifest.running {
+        out.push_str(&held_still(running));
+    }
     for warning in &manifest.warnings {
         out.push_str(&format!("warning: {warning}\n"));
     }
@@ -223,6 +281,25 @@ pub(super) fn to_text(manifest: &Manifest) -> String {
     }
     for missing in &manifest.not_captured {
         out.push_str(&format!("not in the image: {missing}\n"));
+    }
+    out
+}
+
+/// How a running machine was held still.
+fn held_still(running: &Running) -> String {
+    let times = running
+        .freezes
+        .iter()
+        .map(|freeze| format!("{:.0}+{:.0}+{:.0}", freeze.freezing_ms, freeze.held_ms, freeze.thawing_ms));
+    let times: Vec<_> = times.collect();
+    let mut out = format!(
+        "  {} passes, then frozen (freezing, held, thawing, in ms): {}\n",
+        running.passes.len(),
+        times.join(", ")
+    );
+    if running.never_written_bytes > 0 {
+        let bytes = ByteLen::new(running.never_written_bytes);
+        out.push_str(&format!("  {bytes} allocated and never written are zeros in the image\n"));
     }
     out
 }

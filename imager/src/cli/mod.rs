@@ -25,6 +25,7 @@ mod prune;
 mod quantity;
 mod reports;
 mod restore;
+mod running;
 mod schedule;
 mod secret;
 mod session;

@@ -150,6 +150,11 @@ impl MapBuilder {
         }
     }
 
+    /// Says that node `index` of `level` is a node that another map has in this place.
+    pub fn keep(&mut self, level: u8, index: u64, child: Child) {
+        self.put_child(level, index, ChildDraft::Known(child));
+    }
+
     fn full_mask(&self, index: u64) -> Mask {
         let len = super::block_extent(index, self.size).len();
         self.unit.full(len.to_usize().unwrap_or(0))

@@ -130,6 +130,20 @@ pub fn open(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
     Ok(Source { device: Arc::new(device), identity })
 }
 
+/// Opens a disk to read what is on it now, whoever else writes to it: past the page cache.
+///
+/// # Errors
+/// As [`open`]; `Unsupported` where it cannot be read so.
+pub fn open_running(path: &Path, sector: Option<SectorSize>) -> Result<Source> {
+    let device = Device::open(path, Access::ReadDirect, sector)?;
+    if !device.is_direct() {
+        let what = format!("{} cannot be read past the page cache", path.display());
+        return Err(Error::new(ErrorKind::Unsupported, what));
+    }
+    let identity = System::new().identity(&device)?;
+    Ok(Source { device: Arc::new(device), identity })
+}
+
 /// Looks at disks, numbered in the order given.
 ///
 /// # Errors

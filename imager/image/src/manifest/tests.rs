@@ -27,6 +27,7 @@ fn manifest() -> Manifest {
         not_captured: Vec::new(),
         schedule: None,
         elapsed_seconds: 0.5,
+        running: None,
     }
 }
 

@@ -286,6 +286,7 @@ pub fn manifest(header: Header, disks: Vec<Disk>, volumes: Vec<Volume>) -> Manif
         not_captured: Vec::new(),
         schedule: None,
         elapsed_seconds: 0.5,
+        running: None,
     }
 }
 
@@ -334,6 +335,7 @@ pub fn volume(key: &str, segments: &[(u32, u64, u64)], map: Option<Map>) -> Volu
         mode: if map.is_some() { Mode::Used } else { Mode::None },
         whole_because: None,
         truth: Truth::Scan,
+        consistency: None,
         head: vec![Run(0, 4096)],
         stack: None,
         map,

@@ -1,0 +1,287 @@
+//! The instant: what is marked last is copied while everything is frozen.
+//!
+//! The copies go into memory that was made for it. Before each freeze everything that is marked is copied there while the
+//! machine runs, without a share in between, so that little is left; what then does not fit into the time is copied when
+//! the machine runs again, and it is frozen once more.
+
+use super::machine::Live;
+use super::passes::{Passes, bytes, gave_up, union};
+use imager_disk::ReadAt;
+use imager_image::manifest::Freeze;
+use imager_journal::{Arena, Epoch, FrozenFor, MARK_BYTES};
+use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many times what is marked is copied before a freeze, at most.
+const ROUNDS: usize = 6;
+/// When so little was marked it is time to freeze.
+const LITTLE: ByteLen = ByteLen::new(2 << 20);
+/// How many runs of marks are taken down in a freeze.
+const MOST_RUNS: usize = 1 << 14;
+/// How many blocks may be unreadable at the instant.
+const MOST_BAD: usize = 64;
+
+/// What became of a copy.
+enum Copied {
+    All,
+    /// From here on, for want of time or room.
+    UpTo(ByteOffset),
+}
+
+/// The way to the instant, and then what was copied.
+pub(super) struct Still {
+    devices: Vec<Arc<dyn ReadAt>>,
+    /// By the log's disks: what has to be copied yet.
+    pending: Vec<ExtentSet>,
+    /// What the frozen harvest said.
+    runs: Vec<(usize, Extent)>,
+    /// What could not be read.
+    bad: Vec<(usize, Extent)>,
+    epoch: Option<Epoch>,
+    freezes: Vec<Freeze>,
+    frozen: Duration,
+}
+
+impl Still {
+    pub(super) fn new(live: &Live<'_>, survey: &crate::survey::Survey) -> Result<Self> {
+        let device = |number: &u32| {
+            let disk = survey.disks.iter().find(|disk| disk.number == *number);
+            disk.map(|disk| Arc::clone(&disk.device))
+                .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("disk {number} is not captured")))
+        };
+        Ok(Self {
+            devices: live.disks.iter().map(device).collect::<Result<_>>()?,
+            pending: vec![ExtentSet::new(); live.disks.len()],
+            runs: Vec::with_capacity(MOST_RUNS),
+            bad: Vec::with_capacity(MOST_BAD),
+            epoch: None,
+            freezes: Vec::new(),
+            frozen: Duration::ZERO,
+        })
+    }
+
+    /// Freezes until everything that was marked is copied: then there is nothing left to do. What a pass has to take
+    /// because memory does not suffice, otherwise.
+    ///
+    /// # Errors
+    /// `Denied` when it was tried often enough; those of the journal, the disks and the machine.
+    pub(super) fn attempt(
+        &mut self,
+        live: &mut Live<'_>,
+        passes: &mut Passes<'_>,
+    ) -> Result<Option<Vec<ExtentSet>>> {
+        loop {
+            if self.freezes.len() >= live.limits.freezes || self.frozen >= live.limits.frozen {
+                return Err(self.given_up(passes));
+            }
+            live.machine.sync()?;
+            if let Some(behind) = self.prepare(live, passes)? {
+                return Ok(Some(behind));
+            }
+            if self.freeze(live, passes)? {
+                return Ok(None);
+            }
+            if self.is_unquiet(passes) {
+                std::thread::sleep(live.limits.pause);
+            }
+        }
+    }
+
+    /// Copies what is marked while the machine runs.
+    fn prepare(&mut self, live: &mut Live<'_>, passes: &mut Passes<'_>) -> Result<Option<Vec<ExtentSet>>> {
+        for _ in 0..ROUNDS {
+            let dirty = passes.harvest(live)?;
+            self.pending = union(&self.pending, &dirty);
+            let room = MARK_BYTES.get().saturating_mul(live.arena.left() as u64);
+            if bytes(&self.pending).get() > room {
+                let mut kept = vec![ExtentSet::new(); self.pending.len()];
+                for (disk, extent, _) in live.arena.kept() {
+                    if let Some(kept) = kept.get_mut(disk) {
+                        kept.insert(extent);
+                    }
+                }
+                live.arena.clear();
+                self.bad.clear();
+                return Ok(Some(union(&kept, &self.take_pending())));
+            }
+            for (disk, set) in self.take_pending().iter().enumerate() {
+                for run in set.iter() {
+                    self.copy(live.arena, disk, run, None)?;
+                }
+            }
+            if bytes(&dirty) <= LITTLE && passes.quiet_harvests() > 0 {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_pending(&mut self) -> Vec<ExtentSet> {
+        let empty = vec![ExtentSet::new(); self.pending.len()];
+        std::mem::replace(&mut self.pending, empty)
+    }
+
+    /// One freeze; says whether it was the instant.
+    fn freeze(&mut self, live: &mut Live<'_>, passes: &Passes<'_>) -> Result<bool> {
+        let Live { log, machine, arena, limits, .. } = live;
+        let (interest, quiet) = (passes.interest(), passes.quiet());
+        let mut runs = std::mem::take(&mut self.runs);
+        runs.clear();
+        let (mut done, mut complete, mut is_quiet) = (0, true, true);
+        let mut harvested = None;
+        let frozen = machine.frozen(&mut |until| {
+            let until = until.min(Instant::now() + limits.copying);
+            let told = log.harvest_frozen(&mut |disk, extent| {
+                let of = |sets: &[ExtentSet]| sets.get(disk).is_some_and(|set| set.overlaps(extent));
+                if of(interest) {
+                    is_quiet &= !of(quiet);
+                    runs.push((disk, extent));
+                }
+                complete = runs.len() < MOST_RUNS - 1;
+                complete
+            });
+            harvested = Some(told);
+            while let Some(&(disk, run)) = runs.get(done) {
+                match self.copy(arena, disk, run, Some(until)) {
+                    Ok(Copied::All) => done += 1,
+                    Ok(Copied::UpTo(at)) => {
+                        runs[done].1 = Extent::between(at, run.end());
+                        break;
+                    }
+                    Err(error) => {
+                        harvested = Some(Err(error));
+                        break;
+                    }
+                }
+            }
+        });
+        let times = match frozen {
+            // Somebody let go before we were done: this was no instant, and what was marked has to be copied.
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                (complete, done) = (false, 0);
+                FrozenFor::default()
+            }
+            times => times?,
+        };
+        let epoch = harvested.transpose()?;
+        for (disk, run) in runs.iter().skip(done) {
+            if let Some(pending) = self.pending.get_mut(*disk) {
+                pending.insert(*run);
+            }
+        }
+        let left = bytes(&self.pending);
+        self.freezes.push(described(&times, left));
+        self.frozen += times.freezing + times.work + times.thawing;
+        self.runs = runs;
+        let was_quiet = is_quiet && passes.quiet_harvests() > 0;
+        let is_instant = complete && left.is_zero() && was_quiet;
+        self.epoch = epoch.filter(|_| is_instant);
+        Ok(self.epoch.is_some())
+    }
+
+    /// Copies a run of marks block by block.
+    fn copy(
+        &mut self,
+        arena: &mut Arena,
+        disk: usize,
+        run: Extent,
+        until: Option<Instant>,
+    ) -> Result<Copied> {
+        let Some(device) = self.devices.get(disk) else { return Ok(Copied::All) };
+        let end = device.geometry().extent().end();
+        let mut at = run.start().align_down(MARK_BYTES);
+        while at < run.end().min(end) {
+            let block = Extent::between(at, at.saturating_add(MARK_BYTES).min(end));
+            let len = block.len().to_usize().unwrap_or(0);
+            let slot = if until.is_some_and(|until| Instant::now() >= until) { None } else { arena.next() };
+            let Some(slot) = slot.and_then(|slot| slot.get_mut(..len)) else { return Ok(Copied::UpTo(at)) };
+            match device.read_exact_at(at, slot) {
+                Ok(()) => arena.keep(disk, block),
+                Err(error) if error.kind() == ErrorKind::Io && self.bad.len() < MOST_BAD => {
+                    self.bad.push((disk, block));
+                }
+                Err(error) => return Err(error),
+            }
+            at = block.end();
+        }
+        Ok(Copied::All)
+    }
+
+    /// Whether the last harvests had marks where there should be none.
+    fn is_unquiet(&self, passes: &Passes<'_>) -> bool {
+        self.unquiet(passes).is_some() || passes.quiet_harvests() == 0
+    }
+
+    fn unquiet<'p>(&self, passes: &'p Passes<'_>) -> Option<&'p str> {
+        let is =
+            |(disk, run): &&(usize, Extent)| passes.quiet().get(*disk).is_some_and(|set| set.overlaps(*run));
+        self.runs.iter().find(is).and_then(|(disk, run)| passes.label_at(*disk, *run))
+    }
+
+    fn given_up(&self, passes: &Passes<'_>) -> Error {
+        match self.unquiet(passes) {
+            Some(label) => {
+                let what = format!(
+                    "volume {label} cannot be frozen and did not stay the same for an instant: stop what writes to it, \
+                     unmount it, or leave it out (--role {label}=ignore)"
+                );
+                Error::new(ErrorKind::Denied, what)
+            }
+            None => gave_up("freezes", self.freezes.len()),
+        }
+    }
+
+    /// What was copied, by the log's disks.
+    pub(super) fn extents(&self, arena: &Arena) -> Vec<ExtentSet> {
+        let mut found: Vec<Vec<Extent>> = vec![Vec::new(); self.devices.len()];
+        let bad = self.bad.iter().copied();
+        for (disk, extent) in arena.kept().map(|(disk, extent, _)| (disk, extent)).chain(bad) {
+            if let Some(found) = found.get_mut(disk) {
+                found.push(extent);
+            }
+        }
+        let sorted = |mut extents: Vec<Extent>| {
+            extents.sort_unstable();
+            extents.into_iter().collect()
+        };
+        found.into_iter().map(sorted).collect()
+    }
+
+    /// What could not be read, by the log's disks.
+    pub(super) fn bad(&self) -> &[(usize, Extent)] {
+        &self.bad
+    }
+
+    /// The epoch whose end was the instant.
+    pub(super) fn epoch(&self) -> Result<Epoch> {
+        self.epoch.ok_or_else(|| Error::new(ErrorKind::Invalid, "there was no instant"))
+    }
+
+    /// How each freeze went.
+    pub(super) fn freezes(&self) -> &[Freeze] {
+        &self.freezes
+    }
+
+    /// How long everything was frozen, all times together.
+    pub(super) fn frozen_ms(&self) -> u64 {
+        u64::try_from(self.frozen.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The copies by where they belong. Of two of one place the later counts.
+pub(super) fn by_place(arena: &Arena) -> super::instant::Copied<'_> {
+    arena.kept().map(|(disk, extent, bytes)| ((disk, extent.start()), bytes)).collect::<HashMap<_, _>>()
+}
+
+/// A freeze for the report.
+pub(super) fn described(times: &FrozenFor, left: ByteLen) -> Freeze {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    Freeze {
+        freezing_ms: ms(times.freezing),
+        held_ms: ms(times.work),
+        thawing_ms: ms(times.thawing),
+        left_bytes: left.get(),
+    }
+}
