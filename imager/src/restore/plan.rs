@@ -20,8 +20,8 @@ use imager_units::{ByteLen, ByteOffset, Context, Error, ErrorKind, Extent, Exten
 use imager_volume::State;
 use preflight::preflight;
 use refuse::{
-    check_boot_code, check_distinct, check_entries, check_erasable, check_volumes, denied,
-    lost_table, too_small,
+    check_boot_code, check_distinct, check_entries, check_erasable, check_volumes, denied, lost_table,
+    too_small,
 };
 use std::path::PathBuf;
 
