@@ -1,11 +1,12 @@
 //! One disk of the open journal: what its tracker marked becomes records, and what is in doubt is said.
 
+use crate::audit::{Audit, Patience};
 use crate::bits::Bitmap;
 use crate::disk::Disk;
 use crate::folder::{Folder, Lock};
 use crate::log::Marks;
 use crate::record::{Origin, Record, changes};
-use crate::tracker::{Audit, Patience, Tracker, Which, Word};
+use crate::tracker::{Tracker, Which, Word};
 use imager_units::{Context, Error, ErrorKind, Extent, ExtentSet, Result};
 use std::fs;
 use std::sync::atomic::Ordering::SeqCst;

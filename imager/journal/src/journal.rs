@@ -3,13 +3,14 @@
 //! An epoch ends by a count in the memory that the marks are in, before the first mark is taken. A record of it follows
 //! when all are taken. So whoever dies between leaves an epoch without a record, which is noticed and never guessed at.
 
+use crate::audit::Patience;
 use crate::disk::Disk;
 use crate::folder::{Cursor, Folder};
 use crate::followed::Followed;
 use crate::log::{ChangeLog, Epoch, Marks, Since};
 use crate::program::{Ends, Pins};
 use crate::record::{Origin, Record};
-use crate::tracker::{Patience, Tracker, Word};
+use crate::tracker::{Tracker, Word};
 use imager_units::{Error, ErrorKind, Extent, Result};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;

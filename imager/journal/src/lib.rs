@@ -5,6 +5,7 @@
 //! lets go of them whatever happens.
 
 mod about;
+mod audit;
 mod bits;
 mod disk;
 mod folder;
@@ -21,6 +22,7 @@ mod status;
 mod support;
 mod sys;
 mod tracker;
+mod trouble;
 
 pub use disk::Disk;
 pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor};
@@ -31,4 +33,4 @@ pub use log::{ChangeLog, Epoch, MARK_BYTES, Marks, Since};
 #[doc(hidden)]
 pub use program::Ends;
 pub use status::{CursorStatus, FollowedStatus, Status};
-pub use tracker::Trouble;
+pub use trouble::Trouble;

@@ -1,11 +1,13 @@
 //! What a person wants to know of the journal, without taking anything from whoever uses it.
 
+use crate::audit::Patience;
 use crate::disk::Disk;
 use crate::folder::Folder;
 use crate::followed::{Finding, boot_id, finding};
 use crate::program::Pins;
 use crate::record::{Origin, changes};
-use crate::tracker::{Patience, Tracker, Trouble, Which, Word};
+use crate::tracker::{Tracker, Which, Word};
+use crate::trouble::Trouble;
 use imager_units::{ByteLen, Result};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::SystemTime;
