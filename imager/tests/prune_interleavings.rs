@@ -16,7 +16,7 @@ use imager::prune::Options;
 use imager_image::manifest::Kind;
 use imager_units::{ByteLen, ErrorKind, Extent, Result};
 use netshare_store::{Entry, MemoryStore, ObjectName, Put, Store};
-use pruned::{assert_sound, fill, last, noise, settle, take, try_capture, try_prune};
+use pruned::{assert_sound, fill, last, noise, settle, take, try_capture, try_prune, try_unchanged};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -123,6 +123,8 @@ impl Store for Actor {
 #[derive(Clone)]
 enum Act {
     Capture(&'static str, Kind, Arc<FatVolume>),
+    /// One that keeps what the parent has because a journal says that nothing changed.
+    Journal(&'static str, Kind, Arc<FatVolume>),
     Prune(Options),
 }
 
@@ -146,6 +148,9 @@ impl Scene {
                     let done = match act {
                         Act::Capture(machine, kind, volume) => {
                             try_capture(actor, machine, volume, Some(*kind)).map(drop)
+                        }
+                        Act::Journal(machine, kind, volume) => {
+                            try_unchanged(actor, machine, volume, Some(*kind)).map(drop)
                         }
                         Act::Prune(options) => try_prune(actor, options).map(drop),
                     };
@@ -185,6 +190,7 @@ fn scenes() -> Vec<Scene> {
     let differential = || Act::Capture("m", Kind::Differential, Arc::clone(&one));
     let incremental = || Act::Capture("m", Kind::Incremental, Arc::clone(&one));
     let other = || Act::Capture("n", Kind::Full, Arc::clone(&one));
+    let journal = || Act::Journal("m", Kind::Differential, Arc::clone(&one));
     let prune = || Act::Prune(last(1));
     let scene =
         |name, then, prunes, acts: [Act; 3]| Scene { name, store: make(then, prunes), acts: acts.to_vec() };
@@ -194,6 +200,10 @@ fn scenes() -> Vec<Scene> {
         scene("two prunes, the first", &two, 0, [differential(), prune(), prune()]),
         scene("two prunes, half of it", &three, 0, [differential(), prune(), prune()]),
         scene("two prunes, later", &two, 1, [incremental(), prune(), prune()]),
+        scene("the first prune, by the journal", &two, 0, [journal(), incremental(), prune()]),
+        scene("two prunes, by the journal", &two, 0, [journal(), prune(), prune()]),
+        scene("two prunes, half of it by the journal", &three, 0, [journal(), prune(), prune()]),
+        scene("one that deletes, by the journal", &two, 1, [journal(), other(), prune()]),
         scene("three prunes", &two, 0, [prune(), prune(), prune()]),
     ]
 }

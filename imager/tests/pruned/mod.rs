@@ -6,13 +6,17 @@ use crate::common::fat::{FatVolume, Layout};
 use crate::common::random::Random;
 use crate::common::{look, open, options};
 use imager::capture;
+use imager::capture::hot::{self, Held, Limits, Live, Running};
 use imager::monitor::Silent;
 use imager::prune::{self, Options, Report, Rules};
+use imager::survey::{Assigned, Volume};
 use imager::verify::{self, Depth, Mark, Scope, Status, VerifyReport};
 use imager_image::manifest::{Kind, Manifest};
-use imager_units::Result;
+use imager_journal::{Arena, ChangeLog, Epoch, Freeze, FrozenFor, Marks, Since};
+use imager_units::{ByteLen, Extent, ExtentSet, Result};
 use netshare_store::{ObjectName, Store};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 pub(crate) const KIB_64: u64 = 64 << 10;
 
@@ -42,6 +46,75 @@ pub(crate) fn try_capture(
 
 pub(crate) fn take(store: impl Store + 'static, machine: &str, volume: &FatVolume) -> Manifest {
     try_capture(store, machine, volume, None).unwrap()
+}
+
+/// The same while the machine runs, by a journal that knows of no change since any capture.
+pub(crate) fn try_unchanged(
+    store: impl Store + 'static,
+    machine: &str,
+    volume: &FatVolume,
+    kind: Option<Kind>,
+) -> Result<Manifest> {
+    let survey = look(volume.snapshot())?;
+    let mut arena = Arena::new(ByteLen::new(KIB_64))?;
+    let live = Live {
+        log: &mut Quiet,
+        disks: vec![1],
+        machine: &mut Quiet,
+        arena: &mut arena,
+        limits: Limits::default(),
+        assigned: &Assigned::new(),
+    };
+    hot::run(&open(store)?, &survey, &options(machine, kind), live, &Silent::default())
+}
+
+/// A machine on which nothing happens.
+struct Quiet;
+
+impl ChangeLog for Quiet {
+    fn harvest(&mut self) -> Result<Vec<Marks>> {
+        Ok(vec![Marks::default()])
+    }
+    fn harvest_frozen(&mut self, _each: &mut dyn FnMut(usize, Extent) -> bool) -> Result<Epoch> {
+        Ok(Epoch(1))
+    }
+    fn since(&self, _base: &str) -> Result<Since> {
+        Ok(Since::Known(vec![Marks::default()]))
+    }
+    fn is_marked(&self, _disk: usize, _extent: Extent) -> bool {
+        false
+    }
+    fn commit(&mut self, _capture: &str, _epoch: Epoch, _keep: &[String]) -> Result<()> {
+        Ok(())
+    }
+    fn taint(&mut self, _why: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Freeze for Quiet {
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn frozen(&mut self, work: &mut dyn FnMut(Instant)) -> Result<FrozenFor> {
+        work(Instant::now() + Duration::from_secs(5));
+        Ok(FrozenFor::default())
+    }
+}
+
+impl Running for Quiet {
+    fn held(&self, _volume: &Volume) -> Result<Held> {
+        Ok(Held::Frozen)
+    }
+    fn used(&self, _volume: &Volume) -> Option<ExtentSet> {
+        None
+    }
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn resume(&mut self, _succeeded: bool) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 pub(crate) fn last(count: u32) -> Options {
