@@ -2,11 +2,11 @@
 
 use crate::bits::Levels;
 use crate::disk::{Disk, Gauges};
-use crate::program::Ends;
+use crate::program::{self, Ends};
 use imager_units::{ByteLen, Error, Result};
 
 /// The length of `struct about`.
-pub(crate) const ABOUT_BYTES: usize = 56;
+pub(crate) const ABOUT_BYTES: usize = 64;
 
 /// `struct about` of `journal.bpf.c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl About {
         let (subsystem, space) = self.paths.unwrap_or_default();
         let paths = u32::from(self.paths.is_some());
         let narrow = [self.major, self.minor, upper[0], upper[1], self.ends, paths, subsystem, space];
-        let wide = [self.levels.blocks(), self.size.get(), self.sequence];
+        let wide = [self.levels.blocks(), self.size.get(), self.sequence, program::version()];
         let narrow = narrow.iter().flat_map(|word| word.to_le_bytes());
         narrow.chain(wide.iter().flat_map(|word| word.to_le_bytes())).collect()
     }

@@ -47,7 +47,8 @@ struct about {
 	__u32 paths;              /* whether it is an NVMe disk whose requests go to its paths */
 	__u32 subsystem, space;   /* then they are called nvme<subsystem>c<any>n<space> */
 	__u64 blocks;
-	__u64 bytes, sequence;    /* for user space: the size, and a number that no other disk of this boot has */
+	/* For user space: the size, a number that no other disk of this boot has, and which program this is. */
+	__u64 bytes, sequence, program;
 };
 const volatile struct about about = {};
 

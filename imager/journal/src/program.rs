@@ -160,6 +160,11 @@ impl Pins {
 /// What ends the name of pins that are being made.
 const UNFINISHED: &str = "-unfinished";
 
+/// Which program this is: what another one keeps with its marks may mean something else.
+pub(crate) fn version() -> u64 {
+    blake3::hash(PROGRAM).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
 /// The program in the kernel, told which disk to follow.
 fn load(about: &About) -> Result<Object> {
     libbpf_rs::set_print(Some((PrintLevel::Info, |_, said| tracing::debug!("libbpf: {}", said.trim_end()))));
