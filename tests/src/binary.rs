@@ -119,7 +119,7 @@ fn newest(sources: &[&str]) -> Option<SystemTime> {
             let path = entry.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 None if path.is_dir() => folders.push(path),
-                Some("rs" | "toml" | "py" | "txt") => newest = newest.max(modified(&path)),
+                Some("rs" | "toml" | "py" | "txt" | "c") => newest = newest.max(modified(&path)),
                 _ => {}
             }
         }

@@ -259,6 +259,7 @@ fn copied_under_writes() -> Option<usize> {
         }
         passes += 1;
     }
+    assert!(fio.wait().expect("a child").success(), "fio failed");
     let same = contents(&watched.disk.file).iter().zip(contents(&copy)).filter(|(a, b)| **a == *b).count();
     println!("{passes} passes, {} of 4096 blocks are stale, in doubt: {doubt:?}", 4096 - same);
     doubt.is_none().then_some(4096 - same)
