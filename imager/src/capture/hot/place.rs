@@ -71,10 +71,10 @@ mod tests {
             marks in proptest::collection::vec((0..100_u64, 1..30_u64), 0..6),
         ) {
             // Pieces that do not overlap: each on its own hundred bytes.
-            let pieces: Vec<_> = (0..).zip(&cuts)
+            let mut pieces: Vec<_> = (0..).zip(&cuts)
                 .map(|(n, &(disk, at, len))| Piece { disk, extent: extent(n * 100 + at, n * 100 + at + len) })
-                .rev()
                 .collect();
+            pieces.reverse();
             let marks: ExtentSet = marks.iter().flat_map(|&(at, len)| {
                 (0..6).map(move |n| extent(n * 100 + at, n * 100 + at + len))
             }).collect();
