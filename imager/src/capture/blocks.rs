@@ -230,7 +230,7 @@ impl<'a, 'r> Blocks<'a, 'r> {
         let Some(parent) = &mut self.parent else { return Ok(()) };
         let fits = |level: &u8| {
             let under = blocks_under(*level);
-            self.next % under == 0 && (self.next + under <= end || end == self.count)
+            self.next.is_multiple_of(under) && (self.next + under <= end || end == self.count)
         };
         let level = (0..=root_level(self.count)).take_while(fits).last();
         if let (Standing::Proven, Some(level)) = (&self.standing, level) {

@@ -10,6 +10,8 @@ use imager_units::{Extent, ExtentSet};
 const TOGETHER: u64 = 16;
 /// One in so many is.
 const ONE_IN: u64 = 100;
+/// Among so many groups one is.
+const GROUPS_MOST: usize = 10_000;
 
 /// A seeded choice of blocks.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ impl Audit {
     pub(super) fn sampled(&self, from: u64, end: u64) -> u64 {
         let groups = from / TOGETHER..=end / TOGETHER;
         // Where nothing is marked the end is far behind the volume's, and a hit comes before.
-        let hit = groups.take(ONE_IN as usize * 100).find(|group| self.hits(*group));
+        let hit = groups.take(GROUPS_MOST).find(|group| self.hits(*group));
         hit.map_or(end, |group| (group * TOGETHER).max(from).min(end))
     }
 
@@ -39,6 +41,6 @@ impl Audit {
         let mut x = self.seed.wrapping_add(group.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (x ^ (x >> 31)) % ONE_IN == 0
+        (x ^ (x >> 31)).is_multiple_of(ONE_IN)
     }
 }

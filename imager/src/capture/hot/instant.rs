@@ -44,7 +44,7 @@ impl Noted {
 
 impl InstantDisk<'_> {
     /// Reads what the disk still has; says whether that is as of the instant.
-    fn from_device(&self, extent: Extent, buf: &mut [u8]) -> Result<bool> {
+    fn read_device(&self, extent: Extent, buf: &mut [u8]) -> Result<bool> {
         let read = self.device.read_exact_at(extent.start(), buf);
         if self.log.is_marked(self.number, extent) {
             return Ok(false);
@@ -53,7 +53,7 @@ impl InstantDisk<'_> {
     }
 
     /// A part of one block that was written since.
-    fn from_copies(&self, extent: Extent, buf: &mut [u8]) -> Result<()> {
+    fn read_copies(&self, extent: Extent, buf: &mut [u8]) -> Result<()> {
         let start = extent.start().align_down(MARK_BYTES);
         if self.bad.iter().any(|(disk, bad)| *disk == self.number && bad.overlaps(extent)) {
             return Err(unreadable(extent));
@@ -94,7 +94,7 @@ impl ReadAt for InstantDisk<'_> {
 
     fn read_exact_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
         let asked = self.geometry().check(offset, ByteLen::of(buf))?;
-        if let Ok(true) = self.from_device(asked, buf) {
+        if let Ok(true) = self.read_device(asked, buf) {
             return Ok(());
         }
         let (mut at, mut rest) = (offset, buf);
@@ -102,8 +102,8 @@ impl ReadAt for InstantDisk<'_> {
             let end = at.align_down(MARK_BYTES).saturating_add(MARK_BYTES).min(asked.end());
             let part = Extent::between(at, end);
             let (now, later) = rest.split_at_mut(part.len().to_usize().unwrap_or(0).min(rest.len()));
-            if !self.from_device(part, now)? {
-                self.from_copies(part, now)?;
+            if !self.read_device(part, now)? {
+                self.read_copies(part, now)?;
             }
             (at, rest) = (end, later);
         }

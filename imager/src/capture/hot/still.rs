@@ -91,29 +91,31 @@ impl Still {
 
     /// Copies what is marked while the machine runs.
     fn prepare(&mut self, live: &mut Live<'_>, passes: &mut Passes<'_>) -> Result<Option<Vec<ExtentSet>>> {
+        let mut before = u64::MAX;
         for _ in 0..ROUNDS {
             let dirty = passes.harvest(live)?;
             self.pending = union(&self.pending, &dirty);
-            let room = MARK_BYTES.get().saturating_mul(live.arena.left() as u64);
-            if bytes(&self.pending).get() > room {
-                let mut kept = vec![ExtentSet::new(); self.pending.len()];
-                for (disk, extent, _) in live.arena.kept() {
-                    if let Some(kept) = kept.get_mut(disk) {
-                        kept.insert(extent);
-                    }
-                }
+            let room = |arena: &Arena| MARK_BYTES.get().saturating_mul(arena.left() as u64);
+            if bytes(&self.pending).get() > room(live.arena) {
+                // What was copied more than once has more than one place.
+                self.pending = union(&self.extents(live.arena), &self.pending);
                 live.arena.clear();
                 self.bad.clear();
-                return Ok(Some(union(&kept, &self.take_pending())));
+                if bytes(&self.pending).get() > room(live.arena) / 2 {
+                    return Ok(Some(self.take_pending()));
+                }
             }
             for (disk, set) in self.take_pending().iter().enumerate() {
                 for run in set.iter() {
                     self.copy(live.arena, disk, run, None)?;
                 }
             }
-            if bytes(&dirty) <= LITTLE && passes.quiet_harvests() > 0 {
+            let total = bytes(&dirty);
+            let is_stuck = total.get() >= before / 5 * 4;
+            if (total <= LITTLE || is_stuck) && passes.quiet_harvests() > 0 {
                 break;
             }
+            before = total.get();
         }
         Ok(None)
     }
