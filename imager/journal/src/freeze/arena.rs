@@ -5,7 +5,8 @@
 
 use crate::{MARK_BYTES, sys};
 use imager_disk::AlignedBuf;
-use imager_units::{ByteLen, Error, ErrorKind, Extent, Result};
+use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};
+use std::collections::HashMap;
 
 /// What is left of a machine's memory, at least: it gives up so many times the arena's size.
 const SHARE: u64 = 4;
@@ -14,8 +15,10 @@ const SHARE: u64 = 4;
 #[derive(Debug)]
 pub struct Arena {
     memory: AlignedBuf,
-    /// The disk and the bytes in each slot that is taken, in the order of coming.
+    /// The disk and the bytes in each slot that is taken.
     taken: Vec<(usize, Extent)>,
+    /// Which slot has what starts here on a disk.
+    places: HashMap<(usize, ByteOffset), usize>,
     capacity: usize,
 }
 
@@ -46,7 +49,14 @@ impl Arena {
         // As with the memory: written once, so that it is there.
         taken.resize(capacity, (0, Extent::default()));
         taken.clear();
-        Self { memory, taken, capacity }
+        let mut places: HashMap<_, _> = (0..capacity).map(|slot| ((slot, ByteOffset::ZERO), slot)).collect();
+        places.clear();
+        Self { memory, taken, places, capacity }
+    }
+
+    /// How much it holds.
+    pub fn size(&self) -> ByteLen {
+        ByteLen::new(MARK_BYTES.get().saturating_mul(u64::try_from(self.capacity).unwrap_or(u64::MAX)))
     }
 
     /// How many slots are left.
@@ -54,24 +64,33 @@ impl Arena {
         self.capacity - self.taken.len()
     }
 
-    /// The next free slot; `None` when all are taken. It is free until [`keep`](Self::keep).
-    #[expect(clippy::should_implement_trait, reason = "it lends what an iterator would have to give")]
-    pub fn next(&mut self) -> Option<&mut [u8]> {
-        (self.left() > 0).then_some(())?;
-        let slot = slot(self.taken.len());
-        self.memory.get_mut(slot)
+    /// The slot for what starts at `start` of a disk: the one that has it already, or a free one; `None` when all are
+    /// taken. What was in it is gone; it counts again from [`keep`](Self::keep) on.
+    pub fn slot(&mut self, disk: usize, start: ByteOffset) -> Option<&mut [u8]> {
+        let place = (disk, start);
+        let at = self.places.get(&place).copied().or((self.left() > 0).then_some(self.taken.len()))?;
+        if let Some((_, kept)) = self.taken.get_mut(at) {
+            *kept = Extent::default();
+        }
+        self.memory.get_mut(slot(at))
     }
 
-    /// Says what was read into the next slot: `extent` of a disk, at its beginning. Allocates nothing.
+    /// Says what was read into the slot for the start of `extent`. Allocates nothing.
     pub fn keep(&mut self, disk: usize, extent: Extent) {
-        if self.left() > 0 {
-            self.taken.push((disk, extent));
+        match self.places.get(&(disk, extent.start())) {
+            Some(at) => self.taken[*at] = (disk, extent),
+            None if self.left() > 0 => {
+                self.places.insert((disk, extent.start()), self.taken.len());
+                self.taken.push((disk, extent));
+            }
+            None => {}
         }
     }
 
-    /// What was kept, in that order: disk, where, and the bytes. The same place may come twice; the later one counts.
+    /// What was kept: disk, where, and the bytes.
     pub fn kept(&self) -> impl Iterator<Item = (usize, Extent, &[u8])> {
-        self.taken.iter().enumerate().map(|(index, (disk, extent))| {
+        let all = self.taken.iter().enumerate().filter(|(_, (_, extent))| !extent.is_empty());
+        all.map(|(index, (disk, extent))| {
             let len = usize::try_from(extent.len().get()).unwrap_or(usize::MAX);
             let bytes = self.memory.get(slot(index)).unwrap_or_default();
             (*disk, *extent, bytes.get(..len).unwrap_or(bytes))
@@ -81,6 +100,7 @@ impl Arena {
     /// Frees all slots.
     pub fn clear(&mut self) {
         self.taken.clear();
+        self.places.clear();
     }
 }
 
@@ -113,19 +133,22 @@ mod tests {
     fn slots_are_aligned_and_hold_what_was_read_into_them_until_they_are_freed() {
         let mut arena = Arena::new(ByteLen::new(3 * 65_536 + 5)).unwrap();
         let extent = |start| Extent::new(ByteOffset::new(start), ByteLen::new(4096)).unwrap();
-        for (disk, fill) in [(0, 1_u8), (1, 2), (0, 3)] {
-            let slot = arena.next().unwrap();
+        for (disk, fill) in [(0, 1_u8), (1, 2), (0, 3), (1, 2)] {
+            let start = ByteOffset::new(u64::from(fill) << 16);
+            let slot = arena.slot(disk, start).unwrap();
             assert_eq!((slot.len(), slot.as_ptr().align_offset(4096)), (65_536, 0));
-            slot[..4096].fill(fill);
-            arena.keep(disk, extent(u64::from(fill) << 16));
+            slot[..4096].fill(fill + 10);
+            arena.keep(disk, extent(start.get()));
         }
-        assert!(arena.next().is_none() && arena.left() == 0);
+        assert!(arena.slot(0, ByteOffset::new(9 << 16)).is_none() && arena.left() == 0);
         let kept: Vec<_> =
             arena.kept().map(|(disk, extent, bytes)| (disk, extent, bytes[4095], bytes.len())).collect();
-        assert_eq!(
-            kept,
-            [(0, extent(1 << 16), 1, 4096), (1, extent(2 << 16), 2, 4096), (0, extent(3 << 16), 3, 4096)]
-        );
+        let expected =
+            [(0, extent(1 << 16), 11, 4096), (1, extent(2 << 16), 12, 4096), (0, extent(3 << 16), 13, 4096)];
+        assert_eq!(kept, expected);
+        // What is to be read again counts no more until it was.
+        assert!(arena.slot(1, ByteOffset::new(2 << 16)).is_some());
+        assert_eq!(arena.kept().map(|(disk, ..)| disk).collect::<Vec<_>>(), [0, 0]);
         arena.clear();
         assert_eq!((arena.left(), arena.kept().count()), (3, 0));
     }

@@ -95,20 +95,12 @@ impl Still {
         for _ in 0..ROUNDS {
             let dirty = passes.harvest(live)?;
             self.pending = union(&self.pending, &dirty);
-            let room = |arena: &Arena| MARK_BYTES.get().saturating_mul(arena.left() as u64);
-            if bytes(&self.pending).get() > room(live.arena) {
-                // What was copied more than once has more than one place.
-                self.pending = union(&self.extents(live.arena), &self.pending);
+            let all = union(&self.extents(live.arena), &self.pending);
+            if bytes(&all) > live.arena.size() || !self.copy_pending(live.arena)? {
                 live.arena.clear();
                 self.bad.clear();
-                if bytes(&self.pending).get() > room(live.arena) / 2 {
-                    return Ok(Some(self.take_pending()));
-                }
-            }
-            for (disk, set) in self.take_pending().iter().enumerate() {
-                for run in set.iter() {
-                    self.copy(live.arena, disk, run, None)?;
-                }
+                self.take_pending();
+                return Ok(Some(all));
             }
             let total = bytes(&dirty);
             let is_stuck = total.get() >= before / 5 * 4;
@@ -118,6 +110,18 @@ impl Still {
             before = total.get();
         }
         Ok(None)
+    }
+
+    /// Copies what has to be copied yet; false when there is no room for all of it.
+    fn copy_pending(&mut self, arena: &mut Arena) -> Result<bool> {
+        for (disk, set) in self.take_pending().iter().enumerate() {
+            for run in set.iter() {
+                if let Copied::UpTo(_) = self.copy(arena, disk, run, None)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn take_pending(&mut self) -> Vec<ExtentSet> {
@@ -197,7 +201,8 @@ impl Still {
         while at < run.end().min(end) {
             let block = Extent::between(at, at.saturating_add(MARK_BYTES).min(end));
             let len = block.len().to_usize().unwrap_or(0);
-            let slot = if until.is_some_and(|until| Instant::now() >= until) { None } else { arena.next() };
+            let is_late = until.is_some_and(|until| Instant::now() >= until);
+            let slot = if is_late { None } else { arena.slot(disk, at) };
             let Some(slot) = slot.and_then(|slot| slot.get_mut(..len)) else { return Ok(Copied::UpTo(at)) };
             match device.read_exact_at(at, slot) {
                 Ok(()) => arena.keep(disk, block),
@@ -272,7 +277,7 @@ impl Still {
     }
 }
 
-/// The copies by where they belong. Of two of one place the later counts.
+/// The copies by where they belong.
 pub(super) fn by_place(arena: &Arena) -> super::instant::Copied<'_> {
     arena.kept().map(|(disk, extent, bytes)| ((disk, extent.start()), bytes)).collect::<HashMap<_, _>>()
 }
