@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// How much memory there is for what is copied last.
-const ARENA: ByteLen = ByteLen::new(64 << 20);
+const ARENA: ByteLen = ByteLen::new(96 << 20);
 
 pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure> {
     let monitor = Shown::new(global);

@@ -89,14 +89,15 @@ impl Still {
         }
     }
 
-    /// Copies what is marked while the machine runs.
+    /// Copies what is marked while the machine runs, as long as a third of the memory is left for when it does not.
     fn prepare(&mut self, live: &mut Live<'_>, passes: &mut Passes<'_>) -> Result<Option<Vec<ExtentSet>>> {
         let mut before = u64::MAX;
         for _ in 0..ROUNDS {
             let dirty = passes.harvest(live)?;
             self.pending = union(&self.pending, &dirty);
             let all = union(&self.extents(live.arena), &self.pending);
-            if bytes(&all) > live.arena.size() || !self.copy_pending(live.arena)? {
+            let room = ByteLen::new(live.arena.size().get() / 3 * 2);
+            if bytes(&all) > room || !self.copy_pending(live.arena)? {
                 live.arena.clear();
                 self.bad.clear();
                 self.take_pending();
