@@ -24,6 +24,7 @@ pub mod load;
 pub mod lvm;
 pub mod medium;
 pub mod need;
+pub mod package;
 pub mod person;
 pub mod proxy;
 mod qemu;

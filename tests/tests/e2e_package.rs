@@ -2,21 +2,9 @@
 //! runs, whose timer fires and which catches up after a downtime.
 
 use halfhour_tests::lab::{Bus, Firmware, HOST, Hardware, Machine, Server, Share, Start};
-use halfhour_tests::{MIB, Scratch, binary, need, recipe, tool};
+use halfhour_tests::{MIB, Scratch, binary, need, package, recipe, tool};
 use serde_json::{Value, json};
 use std::path::Path;
-
-/// Builds the package into a folder of the scratch: its path.
-fn build(scratch: &Scratch, folder: &str) -> Option<String> {
-    if !need::programs(&["dpkg-deb", "dpkg-shlibdeps", "gzip", "strip"]) {
-        return None;
-    }
-    let script = binary::repository().join("scripts/package").display().to_string();
-    let program = binary::imager().display().to_string();
-    let said = tool(&script, &["--binary", &program, "--output", &scratch.name(folder)]);
-    let path = said.lines().find_map(|line| line.split_once(".deb: ")).expect("it says where it is").0;
-    Some(format!("{path}.deb"))
-}
 
 /// Unpacks the Debian of the lab's server.
 fn debian(scratch: &Scratch) -> Option<String> {
@@ -44,8 +32,8 @@ fn inside(root: &str, line: &str) -> String {
 #[test]
 fn the_package_installs_in_a_debian_works_there_and_leaves_nothing_of_its_own() {
     let scratch = Scratch::new();
-    let Some(package) = build(&scratch, "one") else { return };
-    let again = build(&scratch, "two").expect("as before");
+    let Some(package) = package::build(&scratch, "one") else { return };
+    let again = package::build(&scratch, "two").expect("as before");
     assert_eq!(std::fs::read(&package).unwrap(), std::fs::read(again).unwrap(), "the same bytes");
     let Some(root) = debian(&scratch) else { return };
     std::fs::copy(&package, Path::new(&root).join("halfhour.deb")).expect("room");
@@ -96,7 +84,7 @@ fn on_a_server_the_timer_fires_and_a_downtime_is_made_up_for_once() {
         return;
     }
     let scratch = Scratch::new();
-    let Some(package) = build(&scratch, "package") else { return };
+    let Some(package) = package::build(&scratch, "package") else { return };
     let Some(disk) = recipe::server_disk(&scratch, &["--small"]) else { return };
     let len = std::fs::metadata(&package).expect("the package").len();
     let file = std::fs::File::options().write(true).open(&package).expect("the package");
