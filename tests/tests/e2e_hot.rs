@@ -22,14 +22,14 @@ impl Drop for Recorded<'_> {
 
 fn can_run() -> bool {
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        println!("skipped: this kernel does not describe its types");
+        need::skip("this kernel does not describe its types");
         return false;
     }
     need::programs(&load::PROGRAMS)
 }
 
 /// A filesystem under load, captured `captures` times.
-fn captured_under_load(kind: &'static str, captures: usize) {
+fn captured_under_load(kind: &str, captures: usize) {
     let scratch = Scratch::new();
     let Some(mut filesystem) = Filesystem::make(&scratch, "a", kind, SIZE) else { return };
     let imager = Imager::new(scratch.path("state"), scratch.path("repo"));
@@ -83,28 +83,14 @@ fn describe(kind: &str, report: &Value) {
     );
 }
 
-fn captures() -> usize {
-    if std::env::var_os("HALFHOUR_FULL").is_some() { RUNS } else { 3 }
-}
-
 #[test]
-fn ext4_under_load_is_captured_as_of_an_instant() {
-    if can_run() {
-        captured_under_load("ext4", captures());
+fn filesystems_under_load_are_captured_as_of_an_instant() {
+    if !can_run() {
+        return;
     }
-}
-
-#[test]
-fn xfs_under_load_is_captured_as_of_an_instant() {
-    if can_run() {
-        captured_under_load("xfs", captures());
-    }
-}
-
-#[test]
-fn btrfs_under_load_is_captured_as_of_an_instant() {
-    if can_run() {
-        captured_under_load("btrfs", captures());
+    let captures = if need::full() { RUNS } else { 3 };
+    for kind in need::sample("filesystems", &["ext4", "xfs", "btrfs"], 1) {
+        captured_under_load(kind, captures);
     }
 }
 
