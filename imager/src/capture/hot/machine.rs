@@ -46,7 +46,7 @@ pub struct Limits {
     pub passes: usize,
     /// How many times the machine is frozen at most.
     pub freezes: usize,
-    /// How long blocks are copied while it is.
+    /// How long blocks are copied while it is; the block under way comes on top.
     pub copying: Duration,
     /// How long it is frozen at most, all times together.
     pub frozen: Duration,
@@ -60,7 +60,7 @@ impl Default for Limits {
             target: ByteLen::new(16 << 20),
             passes: 40,
             freezes: 12,
-            copying: Duration::from_millis(100),
+            copying: Duration::from_millis(80),
             frozen: Duration::from_secs(5),
             pause: Duration::from_millis(300),
         }
