@@ -1,10 +1,12 @@
 //! Captures of filesystems that are written to all the time: what comes back is the instant at which they were frozen.
 
+use halfhour_tests::junk::Junk;
 use halfhour_tests::load::{self, Load};
 use halfhour_tests::{Filesystem, Imager, LoopDisk, MIB, Scratch, device, need, table, tool};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// The size of a filesystem, in MiB: XFS is not made smaller.
 const SIZE: u64 = 320;
@@ -67,6 +69,58 @@ fn captured_under_load(kind: &str, captures: usize) {
     }
     let by_journal = taken.iter().skip(1).filter(|(_, _, report)| report["volumes"][0]["truth"] == "journal");
     println!("{kind}: {} of {} by the journal", by_journal.count(), captures - 1);
+    imager.ok(&["verify", "--all", "--read-data"]);
+}
+
+/// How long after its start a capture is killed at most, in milliseconds: about as long as one takes.
+const KILLED_WITHIN_MS: u64 = 300;
+
+#[test]
+fn a_capture_that_is_killed_leaves_nothing_frozen_and_the_next_is_right() {
+    let scratch = Scratch::new();
+    if !can_run() {
+        return;
+    }
+    let Some(mut filesystem) = Filesystem::make(&scratch, "a", "ext4", SIZE) else { return };
+    let imager = Imager::new(scratch.path("state"), scratch.path("repo"));
+    imager.ok(&["init"]);
+    let disk = filesystem.disk.path.clone();
+    imager.ok(&["journal", "start", &disk]);
+    let recorded = Recorded(&imager, disk.clone());
+    let log = scratch.folder("log");
+    let load = Load::start(&filesystem.at, &log, &FEW);
+    load.wait_for(12);
+    captured(&imager, &disk);
+    let (kills, mut random) = (if need::full() { 100 } else { 8 }, Junk::new(u64::from(std::process::id())));
+    let (mut under_way, mut longest) = (0, Duration::ZERO);
+    for _ in 0..kills {
+        let mut child = imager
+            .command(&["capture", &disk, "--machine", "hot", "--json"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        std::thread::sleep(Duration::from_millis(random.number() % KILLED_WITHIN_MS));
+        child.kill().expect("ours");
+        under_way += u32::from(child.wait().expect("it ends").code().is_none());
+        let start = Instant::now();
+        std::fs::write(filesystem.at.join("probe"), "goes on").expect("it can be written");
+        longest = longest.max(start.elapsed());
+    }
+    println!(
+        "{under_way} of {kills} captures were killed under way; the longest that a writer waited was {longest:?}"
+    );
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    let (before, after, report) = captured(&imager, &disk);
+    load.stop();
+    drop(recorded);
+    filesystem.unmount();
+    describe("killed", &report);
+    let image = scratch.path("back.img").display().to_string();
+    imager.ok(&["export", "hot@latest", &image, "--format", "raw"]);
+    let verdict = load::judge_image(&image, "ext4", &log, before, after, &scratch);
+    println!("killed: {} faults; durable {}", verdict.faults.len(), verdict.durable);
+    assert!(verdict.faults.is_empty(), "{:#?}", verdict.faults);
     imager.ok(&["verify", "--all", "--read-data"]);
 }
 
