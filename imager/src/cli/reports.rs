@@ -144,7 +144,8 @@ pub(crate) fn run(global: &Global, options: &Reports) -> Result<Status, Failure>
     match (global.json, &time) {
         (true, _) => print_json(&json!({ "reports": found, "damaged": damaged })),
         (false, Some(_)) => found.iter().for_each(print_json),
-        (false, None) if found.is_empty() => print(&none_text(machine.as_deref())),
+        (false, None) if found.is_empty() && damaged.is_empty() => print(&none_text(machine.as_deref())),
+        (false, None) if found.is_empty() => {}
         (false, None) => print(&to_text(&found)),
     }
     if !global.json {
