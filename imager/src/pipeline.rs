@@ -169,8 +169,10 @@ impl<U, O, I: Iterator<Item = Result<U>>> Shared<I, O> {
                 Some((number, unit))
             }
             Some(Err(error)) => {
-                drop(state);
-                self.fail(error);
+                // Under the same lock: behind an error there may be nothing, and whoever saw that first would say all is done.
+                state.failed.get_or_insert(error);
+                state.stopped = true;
+                self.changed.notify_all();
                 None
             }
             None => {
@@ -253,6 +255,16 @@ mod tests {
                 assert!(seen.iter().copied().eq(0..seen.len() as u64));
                 assert!(seen.len() as u64 <= at + 1);
             }
+        }
+    }
+
+    #[test]
+    fn an_error_behind_which_nothing_comes_is_never_lost() {
+        for count in 0..2000_u64 {
+            let last = std::iter::once(Err(Error::corrupt("asked to fail")));
+            let units = (0..count % 3).map(Ok).chain(last);
+            let result = ordered("test", WIDTH, units, || Ok(|n: u64| Ok(n)), |_| Ok(()));
+            assert!(result.is_err(), "run {count}");
         }
     }
 
