@@ -19,6 +19,7 @@ mod passes;
 mod place;
 mod served;
 mod still;
+mod track;
 mod watched;
 
 pub use machine::{Held, Limits, Live, Running};
