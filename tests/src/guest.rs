@@ -42,8 +42,32 @@ pub enum Disk {
     Virtio,
 }
 
+/// The kernel of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// That of the Debian which this machine runs.
+    Own,
+    /// That of another suite of Debian's.
+    Of(&'static str),
+}
+
+impl Kernel {
+    /// All that are supported.
+    pub const ALL: [Self; 3] = [Self::Own, Self::Of("bookworm-backports"), Self::Of("trixie")];
+
+    /// Whether it is there; says so when not.
+    pub fn is_there(self) -> bool {
+        let is_there = image::release(self).is_ok();
+        if !is_there {
+            need::skip(&format!("no kernel {self:?} for guests: tests/guest/fetch --kernels fetches it"));
+        }
+        is_there
+    }
+}
+
 /// What a guest is to be made of.
 pub struct Builder {
+    kernel: Kernel,
     modules: Vec<String>,
     programs: Vec<PathBuf>,
     files: Vec<(PathBuf, String)>,
@@ -74,6 +98,7 @@ impl Guest {
             return None;
         }
         Some(Builder {
+            kernel: Kernel::Own,
             modules: ["virtio_pci", "virtio_console"].map(str::to_owned).into(),
             programs: Vec::new(),
             files: Vec::new(),
@@ -167,6 +192,12 @@ impl Guest {
 }
 
 impl Builder {
+    /// Starts another kernel, which has to be there.
+    #[must_use]
+    pub fn kernel(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
+    }
+
     /// Loads a kernel module, with what it depends on.
     #[must_use]
     pub fn module(mut self, name: &str) -> Self {
@@ -219,9 +250,10 @@ impl Builder {
         let folder =
             tempfile::Builder::new().prefix("halfhour-guest-").tempdir().expect("a temporary folder");
         let archive = folder.path().join("initramfs");
-        image::write(&archive, &self.modules, &self.programs, &self.files).expect("the guest's archive");
-        let mut machine =
-            Machine::start(folder, self.memory_mib, &machine::devices(&self.disks, self.network));
+        image::write(&archive, self.kernel, &self.modules, &self.programs, &self.files)
+            .expect("the guest's archive");
+        let devices = machine::devices(&self.disks, self.network);
+        let mut machine = Machine::start(folder, self.kernel, self.memory_mib, &devices);
         machine.receive("starting the guest", |answer| (answer["ready"] == true).then_some(()));
         let state = [("IMAGER_STATE_DIR".to_owned(), "/tmp/state".to_owned())];
         Guest { machine, environment: state.into(), last: 0 }

@@ -1,16 +1,29 @@
 //! What a guest's archive holds: our first process, modules, programs with their libraries.
 
 use super::cpio::Archive;
-use super::modules;
+use super::{Kernel, modules};
 use crate::binary::{self, repository};
 use crate::need;
 use crate::tool::{PATH, judge, tool};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where `tests/guest/fetch` puts the kernel.
+/// Where `tests/guest/fetch` puts the programs of guests, and Debian's own kernel for this machine.
 pub(super) fn folder() -> PathBuf {
     repository().join("target/guest")
+}
+
+/// Where a kernel and its modules lie.
+pub(super) fn kernel(kernel: Kernel) -> PathBuf {
+    match kernel {
+        Kernel::Own => folder(),
+        Kernel::Of(suite) => repository().join("target/guest-kernels").join(suite),
+    }
+}
+
+/// The package that a kernel came in.
+pub(super) fn release(kernel: Kernel) -> io::Result<String> {
+    std::fs::read_to_string(self::kernel(kernel).join("release")).map(|name| name.trim().to_owned())
 }
 
 /// Whether the kernel is there; says so when not.
@@ -25,12 +38,13 @@ pub fn is_available() -> bool {
 /// Writes the archive.
 pub(super) fn write(
     to: &Path,
+    kernel: Kernel,
     wanted: &[String],
     programs: &[PathBuf],
     files: &[(PathBuf, String)],
 ) -> io::Result<()> {
-    let image = std::fs::read_to_string(folder().join("release"))?;
-    let release = image.trim().trim_start_matches("linux-image-").trim_end_matches("-unsigned");
+    let image = release(kernel)?;
+    let release = image.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
     let mut archive = Archive::create(to)?;
     for name in ["proc", "sys", "dev", "tmp", "run", "mnt", "root"] {
         archive.folder(name)?;
@@ -39,7 +53,7 @@ pub(super) fn write(
     archive.file(&folder().join("root/bin/busybox"), "bin/busybox")?;
     // Where the kernel looks when it needs a module.
     archive.link("/bin/busybox", "sbin/modprobe")?;
-    modules::add(&mut archive, &folder().join("modules"), release, wanted)?;
+    let wanted = modules::add(&mut archive, &self::kernel(kernel).join("modules"), release, wanted)?;
     archive.bytes((wanted.join("\n") + "\n").as_bytes(), "etc/modules")?;
     archive.bytes(b"hosts: files\npasswd: files\n", "etc/nsswitch.conf")?;
     archive.bytes(b"127.0.0.1 localhost\n10.0.2.2 fileserver\n", "etc/hosts")?;

@@ -3,7 +3,7 @@
 //! Patience is counted in processor time of QEMU, so that a busy host does not fail a test, with a far larger bound of
 //! real time against a guest that waits for ever.
 
-use super::{Disk, image};
+use super::{Disk, Kernel, image};
 use crate::qemu::{self, Qemu};
 use serde_json::Value;
 use std::fs::File;
@@ -63,9 +63,14 @@ pub(super) fn devices(disks: &[(String, Disk, String)], network: Option<&str>) -
 
 impl Machine {
     /// Starts QEMU on the archive in `folder`.
-    pub(super) fn start(folder: tempfile::TempDir, memory_mib: u32, devices: &[String]) -> Self {
-        let kvm = has_kvm(folder.path());
-        let (mut qemu, port) = spawn(folder.path(), kvm, memory_mib, devices);
+    pub(super) fn start(
+        folder: tempfile::TempDir,
+        kernel: Kernel,
+        memory_mib: u32,
+        devices: &[String],
+    ) -> Self {
+        let kvm = has_kvm(folder.path(), kernel);
+        let (mut qemu, port) = spawn(folder.path(), kernel, kvm, memory_mib, devices);
         let reader = BufReader::new(port.try_clone().expect("a socket"));
         let (sender, answers) = channel();
         let spawned = thread::Builder::new().name("guest answers".to_owned()).spawn(move || {
@@ -158,7 +163,13 @@ impl Drop for Machine {
     }
 }
 
-fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Qemu, UnixStream) {
+fn spawn(
+    folder: &Path,
+    kernel: Kernel,
+    kvm: bool,
+    memory_mib: u32,
+    devices: &[String],
+) -> (Qemu, UnixStream) {
     let file = |name: &str| folder.join(name).display().to_string();
     let (accel, cpu) = if kvm { ("kvm", "host") } else { ("tcg,tb-size=256", "max") };
     let port = format!("socket,id=port,path={},server=on,wait=on", file("port"));
@@ -169,7 +180,7 @@ fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Qemu
     ]
     .join(" ");
     let memory = memory_mib.to_string();
-    let kernel = image::folder().join("vmlinux").display().to_string();
+    let kernel = image::kernel(kernel).join("vmlinux").display().to_string();
     let mut qemu = qemu::command();
     qemu.args([
         "-nodefaults",
@@ -223,11 +234,11 @@ fn spawn(folder: &Path, kvm: bool, memory_mib: u32, devices: &[String]) -> (Qemu
 
 /// Whether hardware virtualisation really runs our kernel here; where it is emulated it may take for ever. Found out
 /// once for each start of this machine, with the archive in `folder`.
-fn has_kvm(folder: &Path) -> bool {
+fn has_kvm(folder: &Path, kernel: Kernel) -> bool {
     if let Some(known) = known_kvm() {
         return known;
     }
-    let (mut probe, port) = spawn(folder, true, 768, &[]);
+    let (mut probe, port) = spawn(folder, kernel, true, 768, &[]);
     drop(port.set_read_timeout(Some(PROBE)));
     let mut line = String::new();
     let works = BufReader::new(port).read_line(&mut line).is_ok() && line.contains("ready");

@@ -9,8 +9,17 @@ use std::path::Path;
 /// Folders that the kernel loads from on its own account.
 const ALWAYS: [&str; 4] = ["kernel/crypto/", "kernel/arch/x86/crypto/", "kernel/lib/", "kernel/fs/nls/"];
 
-/// Puts modules with their tables into the archive, where `modprobe` looks for them.
-pub(super) fn add(archive: &mut Archive, folder: &Path, release: &str, wanted: &[String]) -> io::Result<()> {
+/// Puts modules with their tables into the archive, where `modprobe` looks for them; the names of those that are to be
+/// loaded, without what is part of the kernel itself.
+pub(super) fn add(
+    archive: &mut Archive,
+    folder: &Path,
+    release: &str,
+    wanted: &[String],
+) -> io::Result<Vec<String>> {
+    let builtin = std::fs::read_to_string(folder.join("modules.builtin"))?;
+    let builtin: BTreeSet<_> = builtin.lines().map(module).collect();
+    let wanted: Vec<_> = wanted.iter().filter(|name| !builtin.contains(*name)).cloned().collect();
     let table = std::fs::read_to_string(folder.join("modules.dep"))?;
     let lines = table.lines().filter_map(|line| line.split_once(':'));
     let needs: BTreeMap<&str, Vec<&str>> =
@@ -22,7 +31,7 @@ pub(super) fn add(archive: &mut Archive, folder: &Path, release: &str, wanted: &
         })
         .flat_map(|(path, needs)| needs.iter().copied().chain([*path]))
         .collect();
-    for name in wanted {
+    for name in &wanted {
         assert!(taken.iter().any(|path| module(path) == *name), "the kernel has no module {name}");
     }
     let to = format!("lib/modules/{release}");
@@ -39,7 +48,7 @@ pub(super) fn add(archive: &mut Archive, folder: &Path, release: &str, wanted: &
         });
         archive.bytes(lines_of(kept).as_bytes(), &format!("{to}/{file}"))?;
     }
-    Ok(())
+    Ok(wanted)
 }
 
 fn lines_of<'a>(lines: impl Iterator<Item = &'a str>) -> String {
