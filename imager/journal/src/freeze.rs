@@ -7,6 +7,7 @@ pub(crate) mod urgent;
 
 pub use arena::Arena;
 pub use freezer::{FreezeOptions, Freezer};
+pub use urgent::Urgent;
 
 use imager_units::Result;
 use std::time::{Duration, Instant};

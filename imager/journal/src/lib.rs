@@ -25,7 +25,7 @@ mod tracker;
 mod trouble;
 
 pub use disk::Disk;
-pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor};
+pub use freeze::{Arena, Freeze, FreezeOptions, Freezer, FrozenFor, Urgent};
 pub use hooks::{HOOKS_FOLDER, Hooks, Outcome, Ran};
 pub use journal::Journal;
 pub use live::live_map;

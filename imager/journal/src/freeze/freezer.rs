@@ -19,8 +19,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Below the guard.
-const PRIORITY: i32 = 40;
 /// What is left to thaw everything before the guard does.
 const RESERVE: Duration = Duration::from_millis(500);
 
@@ -177,7 +175,7 @@ impl Freeze for Freezer {
         self.arm(&held, &place)?;
         let record = Record::write(place, &places).inspect_err(|_| self.guard = None)?;
         urgent::lock_memory();
-        let urgent = Urgent::new(PRIORITY);
+        let urgent = Urgent::as_a_freeze();
         let took = self.hold(&mut held, work);
         drop(urgent);
         if held.iter().any(|held| held.is_frozen) {

@@ -25,13 +25,21 @@ pub(crate) fn unlock_memory() {
 /// Real-time I/O of the highest priority (`linux/ioprio.h`).
 const IO_REALTIME: c_int = 1 << 13;
 
+/// How urgent a thread is that works while everything is frozen: below the guard.
+pub(crate) const PRIORITY: c_int = 40;
+
 /// The calling thread runs before others, and its I/O is done before theirs, until this is dropped.
-pub(crate) struct Urgent {
+pub struct Urgent {
     before: Option<c_int>,
     io_before: Option<c_int>,
 }
 
 impl Urgent {
+    /// As whoever freezes is.
+    pub fn as_a_freeze() -> Self {
+        Self::new(PRIORITY)
+    }
+
     /// `priority` above that of others who are urgent.
     pub(crate) fn new(priority: c_int) -> Self {
         let before = sys::scheduling();

@@ -4,12 +4,16 @@
 //! machine runs, without a share in between, so that little is left; what then does not fit into the time is copied when
 //! the machine runs again, and it is frozen once more.
 
+mod copiers;
+mod copying;
+
 use super::machine::Live;
 use super::passes::{Passes, bytes, gave_up, union};
-use imager_disk::ReadAt;
+use copiers::Copiers;
+use copying::{Copying, Place};
 use imager_image::manifest::Freeze;
-use imager_journal::{Arena, Epoch, FrozenFor, MARK_BYTES};
-use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, ExtentSet, Result};
+use imager_journal::{Arena, Epoch, FrozenFor};
+use imager_units::{ByteLen, Error, ErrorKind, Extent, ExtentSet, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,16 +27,11 @@ const MOST_RUNS: usize = 1 << 14;
 /// How many blocks may be unreadable at the instant.
 const MOST_BAD: usize = 64;
 
-/// What became of a copy.
-enum Copied {
-    All,
-    /// From here on, for want of time or room.
-    UpTo(ByteOffset),
-}
-
 /// The way to the instant, and then what was copied.
 pub(super) struct Still {
-    devices: Vec<Arc<dyn ReadAt>>,
+    copiers: Copiers,
+    /// How much the log's disks hold.
+    sizes: Vec<ByteLen>,
     /// By the log's disks: what has to be copied yet.
     pending: Vec<ExtentSet>,
     /// What the frozen harvest said.
@@ -51,8 +50,10 @@ impl Still {
             disk.map(|disk| Arc::clone(&disk.device))
                 .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("disk {number} is not captured")))
         };
+        let devices = live.disks.iter().map(device).collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            devices: live.disks.iter().map(device).collect::<Result<_>>()?,
+            sizes: devices.iter().map(|device| device.geometry().size).collect(),
+            copiers: Copiers::new(devices)?,
             pending: vec![ExtentSet::new(); live.disks.len()],
             runs: Vec::with_capacity(MOST_RUNS),
             bad: Vec::with_capacity(MOST_BAD),
@@ -115,14 +116,12 @@ impl Still {
 
     /// Copies what has to be copied yet; false when there is no room for all of it.
     fn copy_pending(&mut self, arena: &mut Arena) -> Result<bool> {
-        for (disk, set) in self.take_pending().iter().enumerate() {
-            for run in set.iter() {
-                if let Copied::UpTo(_) = self.copy(arena, disk, run, None)? {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        let pending = self.take_pending();
+        let runs = (0..).zip(&pending).flat_map(|(disk, set)| set.iter().map(move |run| (disk, run)));
+        let runs: Vec<_> = runs.collect();
+        let mut copying = Copying::new(arena, &mut self.bad, &self.sizes, &runs);
+        self.copiers.run(&mut copying, None)?;
+        Ok(copying.is_done())
     }
 
     fn take_pending(&mut self) -> Vec<ExtentSet> {
@@ -136,7 +135,7 @@ impl Still {
         let (interest, quiet) = (passes.interest(), passes.quiet());
         let mut runs = std::mem::take(&mut self.runs);
         runs.clear();
-        let (mut done, mut complete, mut is_quiet) = (0, true, true);
+        let (mut reached, mut complete, mut is_quiet) = (Place::default(), true, true);
         let mut harvested = None;
         let frozen = machine.frozen(&mut |until| {
             let until = until.min(Instant::now() + limits.copying);
@@ -150,32 +149,25 @@ impl Still {
                 complete
             });
             harvested = Some(told);
-            while let Some(&(disk, run)) = runs.get(done) {
-                match self.copy(arena, disk, run, Some(until)) {
-                    Ok(Copied::All) => done += 1,
-                    Ok(Copied::UpTo(at)) => {
-                        runs[done].1 = Extent::between(at, run.end());
-                        break;
-                    }
-                    Err(error) => {
-                        harvested = Some(Err(error));
-                        break;
-                    }
-                }
+            let mut copying = Copying::new(arena, &mut self.bad, &self.sizes, &runs);
+            if let Err(error) = self.copiers.run(&mut copying, Some(until)) {
+                harvested = Some(Err(error));
             }
+            reached = copying.place();
         });
+        let late = self.copiers.settle();
         let times = match frozen {
             // Somebody let go before we were done: this was no instant, and what was marked has to be copied.
             Err(error) if error.kind() == ErrorKind::Cancelled => {
-                (complete, done) = (false, 0);
+                (complete, reached) = (false, Place::default());
                 FrozenFor::default()
             }
             times => times?,
         };
         let epoch = harvested.transpose()?;
-        for (disk, run) in runs.iter().skip(done) {
-            if let Some(pending) = self.pending.get_mut(*disk) {
-                pending.insert(*run);
+        for (disk, run) in reached.rest(&runs).chain(late) {
+            if let Some(pending) = self.pending.get_mut(disk) {
+                pending.insert(run);
             }
         }
         let left = bytes(&self.pending);
@@ -186,35 +178,6 @@ impl Still {
         let is_instant = complete && left.is_zero() && was_quiet;
         self.epoch = epoch.filter(|_| is_instant);
         Ok(self.epoch.is_some())
-    }
-
-    /// Copies a run of marks block by block.
-    fn copy(
-        &mut self,
-        arena: &mut Arena,
-        disk: usize,
-        run: Extent,
-        until: Option<Instant>,
-    ) -> Result<Copied> {
-        let Some(device) = self.devices.get(disk) else { return Ok(Copied::All) };
-        let end = device.geometry().extent().end();
-        let mut at = run.start().align_down(MARK_BYTES);
-        while at < run.end().min(end) {
-            let block = Extent::between(at, at.saturating_add(MARK_BYTES).min(end));
-            let len = block.len().to_usize().unwrap_or(0);
-            let is_late = until.is_some_and(|until| Instant::now() >= until);
-            let slot = if is_late { None } else { arena.slot(disk, at) };
-            let Some(slot) = slot.and_then(|slot| slot.get_mut(..len)) else { return Ok(Copied::UpTo(at)) };
-            match device.read_exact_at(at, slot) {
-                Ok(()) => arena.keep(disk, block),
-                Err(error) if error.kind() == ErrorKind::Io && self.bad.len() < MOST_BAD => {
-                    self.bad.push((disk, block));
-                }
-                Err(error) => return Err(error),
-            }
-            at = block.end();
-        }
-        Ok(Copied::All)
     }
 
     /// Whether the last harvests had marks where there should be none.
@@ -243,7 +206,7 @@ impl Still {
 
     /// What was copied, by the log's disks.
     pub(super) fn extents(&self, arena: &Arena) -> Vec<ExtentSet> {
-        let mut found: Vec<Vec<Extent>> = vec![Vec::new(); self.devices.len()];
+        let mut found: Vec<Vec<Extent>> = vec![Vec::new(); self.sizes.len()];
         let bad = self.bad.iter().copied();
         for (disk, extent) in arena.kept().map(|(disk, extent, _)| (disk, extent)).chain(bad) {
             if let Some(found) = found.get_mut(disk) {
