@@ -1,18 +1,23 @@
-//! Freezing on Debian's kernel, where everything may be frozen: an EFI system partition that does not know how, and a
+//! Freezing on Debian's kernels, where everything may be frozen: an EFI system partition that does not know how, and a
 //! volume of device-mapper.
 
-use halfhour_tests::guest::{Disk, Guest};
+use halfhour_tests::guest::{Disk, Guest, Kernel};
 use halfhour_tests::{Scratch, binary, need, recipe};
 
 #[test]
 fn a_machine_with_an_efi_partition_and_device_mapper_freezes_and_thaws_whoever_dies() {
+    let kernels = if need::full() { &Kernel::ALL[..] } else { &[Kernel::Own] };
+    kernels.iter().filter(|kernel| kernel.is_there()).for_each(|kernel| freezes_and_thaws(*kernel));
+}
+
+fn freezes_and_thaws(kernel: Kernel) {
     let Some(builder) = Guest::builder() else { return };
     let scratch = Scratch::new();
     let disk = recipe::machine(&scratch, "machine.img");
     let programs = [binary::imager().to_owned(), binary::built("halfhour-freezer"), "dmsetup".into()];
     let builder = programs.into_iter().fold(builder, |builder, program| builder.program(program));
     let builder = builder.module("ext4").module("vfat").module("nls_ascii").module("dm_mod");
-    let mut guest = builder.disk(&disk, Disk::Virtio, "SERVER1").boot();
+    let mut guest = builder.disk(&disk, Disk::Virtio, "SERVER1").kernel(kernel).boot();
     guest.expect_node("/dev/vda4");
     guest.set("DM_DISABLE_UDEV", "1");
     guest.sh("mount -t ext4 /dev/vda2 /mnt && mkdir -p /mnt/efi /mnt/data");
