@@ -9,6 +9,7 @@ from pathlib import Path
 BLOCK = 64 << 10
 SIZE = int(os.environ.get("HALFHOUR_DELTA_MIB", 16384)) << 20
 FILL = SIZE // 8 * 7
+LEAST_SECONDS = 20
 
 
 def blocks(count):
@@ -86,6 +87,8 @@ def measured(binary, imager, folder, pairs, say):
                 say(f"  {truth}: {report['elapsed_seconds']:.1f} s, {volume['read_bytes'] >> 20} MiB read (passes {[n >> 20 for n in passes]}),"
                     f" {volume.get('audited_bytes', 0) >> 20} audited, {volume['stored_bytes'] >> 20} stored, {changed >> 20} changed,"
                     f" others {run.others:.1f} cores")
+                if truth == "compare" and report["elapsed_seconds"] < LEAST_SECONDS:
+                    say(f"  the bar speaks of comparing for {LEAST_SECONDS} s or more: HALFHOUR_DELTA_MIB={SIZE >> 20} is too little here")
                 pair.append((report["elapsed_seconds"], volume, passes, changed))
             found.append(pair)
     return found

@@ -84,7 +84,7 @@ fn a_schedule_is_set_run_shown_and_removed() {
     let units = bench.scratch.path("root/etc/systemd/system");
     assert!(units.join("timers.target.wants/halfhour-capture.timer").symlink_metadata().is_ok());
     let timer = fs::read_to_string(units.join("halfhour-capture.timer")).unwrap();
-    assert!(timer.contains("OnCalendar=*-*-* *:00:00 UTC\n") && timer.contains("RandomizedDelaySec=360s\n"));
+    assert!(timer.contains("OnCalendar=*-*-* *:00:00 UTC\n") && timer.contains("RandomizedDelaySec=120s\n"));
     let again = bench.set(&more);
     assert!(
         again["done"].as_array().unwrap()[..3]
@@ -310,6 +310,32 @@ fn an_alarm_command_gets_the_text_without_secrets_and_a_broken_one_breaks_nothin
     ran.expect_code(0);
     assert!(ran.stderr.contains("nobody was told of it") && ran.stderr.contains("exit status: 3"), "{ran:?}");
     assert_eq!(ran.json()["result"], "done");
+}
+
+#[test]
+fn a_schedule_that_was_broken_by_hand_is_told_of_once_and_so_is_its_end() {
+    let bench = Bench::new();
+    let mail = bench.scratch.name("mail");
+    bench.set(&["--every", "1h", "--alarm-command", &format!("cat >>{mail}")]);
+    bench.is_old();
+    bench.run();
+    let right = fs::read_to_string(bench.settings()).unwrap();
+    fs::write(bench.settings(), right.replace("every", "evry")).unwrap();
+    for _ in 0..2 {
+        bench.imager.fails(64, &bench.schedule(&["run", "--due"]));
+    }
+    let told = fs::read_to_string(&mail).unwrap();
+    assert!(told.contains("the capture of web1 failed") && told.contains("evry"), "{told}");
+    assert_eq!(told.matches("Halfhour on ").count(), 1, "{told}");
+    fs::write(bench.settings(), right).unwrap();
+    bench.run();
+    let told = fs::read_to_string(&mail).unwrap();
+    assert_eq!(told.matches("Halfhour on ").count(), 2, "{told}");
+    // What others may have written is not run.
+    fs::write(bench.settings(), "every = 3\n[alarm]\ncommand = 'touch /tmp/of-others'\n").unwrap();
+    fs::set_permissions(bench.settings(), PermissionsExt::from_mode(0o666)).unwrap();
+    bench.imager.fails(4, &bench.schedule(&["run", "--due"]));
+    assert_eq!(fs::read_to_string(&mail).unwrap(), told);
 }
 
 #[test]

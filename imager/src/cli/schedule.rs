@@ -4,6 +4,7 @@
 //! the settings' share and secrets, and reads the documented JSON. So a capture that crashes or is killed for its memory
 //! is a failure like any other, and whoever tells of it lives on.
 
+mod broken;
 mod child;
 mod disks;
 mod place;

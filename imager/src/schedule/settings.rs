@@ -104,6 +104,15 @@ impl Default for AlarmSettings {
     }
 }
 
+impl AlarmSettings {
+    /// Those in a text that may be wrong everywhere else: what stands below `[alarm]`. None where that is wrong, too.
+    pub fn found_in(text: &str) -> Self {
+        let below = text.lines().map(str::trim).skip_while(|line| *line != "[alarm]").skip(1);
+        let own: Vec<_> = below.take_while(|line| !line.starts_with('[')).collect();
+        toml::from_str(&own.join("\n")).unwrap_or_default()
+    }
+}
+
 impl Keep {
     /// The rules with the names of `imager prune`'s options.
     pub fn rules(&self) -> impl Iterator<Item = (&'static str, u32)> {
@@ -191,6 +200,10 @@ mod tests {
         };
         let text = settings.text().unwrap();
         assert_eq!(Settings::parse(&text).unwrap(), settings);
+        let wrong = text.replace("every", "evry = [").replace("machine", "= machine");
+        assert!(Settings::parse(&wrong).is_err());
+        assert_eq!(AlarmSettings::found_in(&wrong), settings.alarm);
+        assert_eq!(AlarmSettings::found_in("[alarm]\ncommand = 3"), AlarmSettings::default());
         let least = "repo = '/srv'\nmachine = 'm'\ndisks = ['/dev/vda']\nevery = '1h'\n";
         assert_eq!(Settings::parse(least).unwrap().alarm.after_failures, 1);
         for more in [

@@ -10,8 +10,8 @@ pub const TIMER: &str = "halfhour-capture.timer";
 
 const SERVICE_TEXT: &str = include_str!("../../systemd/halfhour-capture.service");
 const TIMER_TEXT: &str = include_str!("../../systemd/halfhour-capture.timer");
-/// Captures of many machines are spread over so much at most.
-const MOST_DELAY_SECONDS: u64 = 600;
+/// Captures of many machines are spread over so much at most. What is made up for after a start waits as long, too.
+const MOST_DELAY_SECONDS: u64 = 120;
 
 /// The service, for a system that has the program there.
 pub fn service(program: &Path) -> String {

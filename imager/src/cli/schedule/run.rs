@@ -4,7 +4,7 @@ use super::child::{Caller, words};
 use super::place::{Place, Turn};
 use super::stop::Stop;
 use super::systemd::Inhibitor;
-use super::{seen, tell};
+use super::{broken, seen, tell};
 use crate::cli::Status;
 use crate::cli::args::Global;
 use crate::cli::failure::Failure;
@@ -53,7 +53,11 @@ enum Attempt {
 }
 
 pub(super) fn run(global: &Global, place: &Place, due: bool) -> std::result::Result<Status, Failure> {
-    let settings = super::settings(place)?;
+    let settings = super::settings(place).inspect_err(|failure| {
+        if due {
+            broken::tell_of(place, failure);
+        }
+    })?;
     let Some(turn) = place.take_turn()? else {
         if due {
             return Ok(skipped(global, "another run is under way"));
