@@ -50,13 +50,35 @@ pub enum What {
     Holder {
         /// The kernel's name, and the one a person gave it.
         name: String,
-        /// The volume group of which it is a logical volume or a part of one.
-        group: Option<String>,
+        /// How it is taken apart, where that is known.
+        release: Option<Release>,
     },
     /// Backs a loop device, by the kernel's name.
     Loop(String),
     /// Claimed, but not by anything visible from here: another mount namespace, ZFS, a program.
     Claimed,
+}
+
+/// How what was built on something is taken apart; nothing may use it then.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// The volume group of which it is a logical volume or a part of one is deactivated.
+    Group(String),
+    /// The open mapping of what is encrypted, by its name, is closed.
+    Mapping(String),
+    /// The array, by the kernel's name, is stopped.
+    Array(String),
+}
+
+impl fmt::Display for Release {
+    /// The command.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(name) => write!(f, "vgchange -an {name}"),
+            Self::Mapping(name) => write!(f, "cryptsetup close {name}"),
+            Self::Array(name) => write!(f, "mdadm --stop /dev/{name}"),
+        }
+    }
 }
 
 impl Use {

@@ -172,18 +172,21 @@ impl Target {
         if uses.is_empty() {
             return Ok(());
         }
-        let group = |one: &&Use| match &one.what {
-            What::Holder { group, .. } => group.clone(),
+        let release = |one: &&Use| match &one.what {
+            What::Holder { release, .. } => release.clone(),
             _ => None,
         };
-        let groups: BTreeSet<_> = uses.iter().filter_map(group).collect();
+        let releases: BTreeSet<_> = uses.iter().filter_map(release).collect();
         let uses: Vec<_> = uses.iter().map(ToString::to_string).collect();
         let what = format!("{} is in use: {}", self.path.display(), uses.join("; "));
-        if groups.is_empty() {
+        if releases.is_empty() {
             return Err(Error::new(ErrorKind::Denied, what));
         }
-        let groups = groups.into_iter().collect::<Vec<_>>().join(" ");
-        let what = format!("{what}. No volume group on it may be active meanwhile (vgchange -an {groups})");
+        let commands: Vec<_> = releases.iter().map(|release| format!("({release})")).collect();
+        let what = format!(
+            "{what}. Take apart first what is built on it, from the top down {}",
+            commands.join(", ")
+        );
         Err(Error::new(ErrorKind::Denied, what))
     }
 

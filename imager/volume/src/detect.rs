@@ -92,7 +92,12 @@ fn decide(volume: &dyn ReadAt, others: &[&dyn ReadAt], found: &[Candidate]) -> R
     let reason = match found {
         [] => "no filesystem recognised".to_owned(),
         [Candidate { filesystem, reader: None }] if filesystem.kind == "crypto_LUKS" => {
-            format!("{}: nobody can tell what is used in it without its key", filesystem.kind)
+            format!(
+                "{}: nobody can tell what is used in it without its key, so all of its {} are stored, and hardly get \
+                 smaller; its open mapping can be captured instead",
+                filesystem.kind,
+                volume.geometry().size
+            )
         }
         [Candidate { filesystem, reader: None }] => format!("{}: its used map is not read", filesystem.kind),
         [Candidate { filesystem, reader: Some(reader) }] => match reader.used_with(volume, others) {

@@ -19,6 +19,8 @@ mod bitmap;
 pub mod btrfs;
 mod bytes;
 mod crc32c;
+#[cfg(test)]
+mod damaged;
 mod detect;
 pub mod exfat;
 pub mod ext;

@@ -1,6 +1,6 @@
 //! What block devices are made of, and what is made of them.
 
-use super::{Use, What, mounts};
+use super::{Release, Use, What, mounts};
 use crate::identity::partition_folders;
 use crate::system::{folders, leaf, number, text};
 use crate::{Device, DeviceNumber, System};
@@ -142,9 +142,14 @@ impl System {
 /// A holder by the kernel's name, with the name of a device-mapper device, which is the one a person knows.
 fn holder_in(folder: &Path) -> What {
     let (name, given) = (leaf(folder), text(&folder.join("dm/name")));
-    let is_logical = text(&folder.join("dm/uuid")).is_some_and(|uuid| uuid.starts_with("LVM-"));
-    let group = given.as_deref().filter(|_| is_logical).map(group_in);
-    What::Holder { name: given.map_or(name.clone(), |given| format!("{name} ({given})")), group }
+    let kind = text(&folder.join("dm/uuid")).unwrap_or_default();
+    let release = match given.as_deref() {
+        Some(given) if kind.starts_with("LVM-") => Some(Release::Group(group_in(given))),
+        Some(given) if kind.starts_with("CRYPT-") => Some(Release::Mapping(given.to_owned())),
+        _ if folder.join("md").is_dir() => Some(Release::Array(name.clone())),
+        _ => None,
+    };
+    What::Holder { name: given.map_or(name.clone(), |given| format!("{name} ({given})")), release }
 }
 
 /// The volume group in a name that LVM made: up to the first hyphen, for those within a name are doubled

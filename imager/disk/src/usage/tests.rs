@@ -1,4 +1,4 @@
-use super::{Use, What};
+use super::{Release, Use, What};
 use crate::system::described::Machine;
 use crate::{Access, Device, DeviceNumber};
 use std::collections::BTreeSet;
@@ -57,20 +57,22 @@ fn a_use_of_the_whole_disk_is_a_use_of_its_partitions_but_not_the_other_way_roun
 }
 
 #[test]
-fn the_volume_group_of_a_logical_volume_is_told_by_its_name() {
+fn how_what_is_built_on_a_disk_is_taken_apart_is_told() {
     let machine = machine();
     let told = [("dm-0", "CRYPT-LUKS2-abc-vg-data", "vg-data"), ("dm-1", "LVM-abc", "my--vg--2-da--ta-real")];
     for (device, uuid, name) in told {
         machine.attribute(device, "dm/uuid", uuid);
         machine.attribute(device, "dm/name", name);
     }
+    machine.attribute("md0", "md/level", "raid1");
     let mut uses = BTreeSet::new();
     machine.system.stacked_on(vec![number("8:0")], None, &mut uses).unwrap();
-    let group = |one: Use| match one.what {
-        What::Holder { group, .. } => group,
+    let release = |one: &Use| match &one.what {
+        What::Holder { release, .. } => release.as_ref().map(Release::to_string),
         _ => None,
     };
-    assert_eq!(uses.into_iter().filter_map(group).collect::<Vec<_>>(), ["my-vg-2"]);
+    let told: Vec<_> = uses.iter().filter_map(release).collect();
+    assert_eq!(told, ["cryptsetup close vg-data", "vgchange -an my-vg-2", "mdadm --stop /dev/md0"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "numbers chosen here, put into narrow fields")]
 
 use super::Exfat;
+use crate::damaged::never_makes_smaller;
 use crate::{Certainty, State, UsedBlocks};
 use imager_disk::{Fault, FaultyDisk, MemoryDisk, ReadAt};
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, SectorSize};
@@ -281,6 +282,18 @@ fn every_failing_read_is_an_error_or_changes_nothing() {
             Ok(map) => assert!(right.extents.difference(&map.extents).is_empty()),
         }
     }
+}
+
+#[test]
+fn damage_never_makes_a_map_smaller() {
+    let clusters = [2, 3, 4, 40].into_iter().flat_map(|cluster| [place(cluster), place(cluster) + SECTOR]);
+    let sectors: Vec<u64> = (0..HEAP * SECTOR)
+        .step_by(SECTOR)
+        .take(FAT + 40)
+        .chain(clusters)
+        .map(|at| (at / SECTOR) as u64)
+        .collect();
+    assert!(never_makes_smaller(&disk(&volume()), &sectors, 4000, 1) > 500);
 }
 
 #[test]

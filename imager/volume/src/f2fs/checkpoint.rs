@@ -1,4 +1,6 @@
-//! Checkpoints (`struct f2fs_checkpoint`): two packs in turns, of which the newest that is whole counts.
+//! Checkpoints (`struct f2fs_checkpoint`): two packs in turns, of which the newer counts. Where one is not whole, the
+//! kernel takes the other. That is right where it was never finished; where it was and has been damaged since, the other
+//! is older, and its map too small for who repairs the filesystem. So both have to be whole.
 
 use super::superblock::{BLOCK_BYTES, MAGIC, SEGMENT_BLOCKS, Superblock, crc32, extent, segments};
 use crate::bytes::Bytes;
@@ -45,21 +47,25 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// As the kernel's `f2fs_get_valid_checkpoint`.
+    /// As the kernel's `f2fs_get_valid_checkpoint`, where both packs are whole.
     ///
     /// # Errors
-    /// `Io`; `Corrupt` when neither pack is whole.
+    /// `Io`; `Corrupt` when one of the packs is not whole.
     pub(super) fn newest(volume: &dyn ReadAt, sb: &Superblock) -> Result<Self> {
         let first = Self::read(volume, sb, sb.cp_blkaddr)?;
         let second = Self::read(volume, sb, sb.cp_blkaddr.saturating_add(SEGMENT_BLOCKS))?;
-        match (first, second) {
-            // `ver_after`: versions may wrap around.
-            (Some(first), Some(second)) => {
-                let is_after = second.version.wrapping_sub(first.version).wrapping_sub(1) < 1 << 63;
-                Ok(if is_after { second } else { first })
+        let (first, second) = match (first, second) {
+            (Some(first), Some(second)) => (first, second),
+            (None, None) => return Err(Error::corrupt("no checkpoint is whole")),
+            _ => {
+                return Err(Error::corrupt(
+                    "one of the two checkpoints is not whole, and may be the newer one",
+                ));
             }
-            (first, second) => first.or(second).ok_or_else(|| Error::corrupt("no checkpoint is whole")),
-        }
+        };
+        // `ver_after`: versions may wrap around.
+        let is_after = second.version.wrapping_sub(first.version).wrapping_sub(1) < 1 << 63;
+        Ok(if is_after { second } else { first })
     }
 
     /// The pack at block `start`; `None` when it is not whole.

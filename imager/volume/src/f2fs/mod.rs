@@ -5,8 +5,9 @@
 //! The table has two copies of each block; the checkpoint says which counts, and its journal overrides entries.
 //!
 //! Only a checkpoint that an unmount wrote is believed, and only when nothing was synced behind it: a mount writes
-//! none, and what `fsync` leaves until the next one is in no table. The counts of a segment and of the checkpoint must
-//! be those of the bitmaps. Otherwise, and with zones, several devices or unknown features: the whole volume.
+//! none, and what `fsync` leaves until the next one is in no table. Both checkpoints must be whole. The counts of a
+//! segment and of the checkpoint must be those of the bitmaps: the table and its journal have no checksum, so damage that
+//! leaves all counts as they are is not seen. Otherwise, and with zones, several devices or unknown features: the whole volume.
 
 mod checkpoint;
 mod sit;

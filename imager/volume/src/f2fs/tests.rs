@@ -4,6 +4,7 @@
 
 use super::F2fs;
 use super::superblock::{MAGIC, crc32};
+use crate::damaged::never_makes_smaller;
 use crate::{Certainty, State, UsedBlocks};
 use imager_disk::{Fault, FaultyDisk, MemoryDisk, ReadAt, WriteAt};
 use imager_units::{ByteLen, ByteOffset, ErrorKind, Extent, SectorSize};
@@ -47,7 +48,8 @@ impl Volume {
         let wrong = entry(&[3]);
         volume.write(SIT * BLOCK, &wrong);
         volume.write((SIT + 512) * BLOCK, &entry(VALID[0].1));
-        volume.write((SIT + 512) * BLOCK + 7 * 74, &wrong);
+        // As many valid ones would make a journal that was lost look right: nothing of it has a checksum.
+        volume.write((SIT + 512) * BLOCK + 7 * 74, &entry(&[3, 4]));
         volume.write((SIT + 1) * BLOCK + 2 * 74, &entry(VALID[2].1));
         let journal = [&[1, 0, 7, 0, 0, 0][..], &entry(VALID[1].1)].concat();
         let start = (CP + 512) * BLOCK;
@@ -141,12 +143,12 @@ fn only_what_an_unmount_wrote_last_is_believed() {
 }
 
 #[test]
-fn the_newest_whole_checkpoint_counts() {
+fn the_newest_checkpoint_counts_where_both_are_whole() {
     let volume = Volume::new(false);
     volume.pack(0, 5, 0);
     volume.refused(ErrorKind::Corrupt, "the first pack is newer and not of an unmount");
     volume.write((CP + 7) * BLOCK, &4_u64.to_le_bytes());
-    assert!(F2fs.used(&volume.disk).is_ok(), "its end is missing");
+    volume.refused(ErrorKind::Corrupt, "its end is missing: it may have been finished, and damaged since");
     volume.pack(0, u64::MAX, 0);
     assert!(F2fs.used(&volume.disk).is_ok(), "versions wrap around");
     volume.write((CP + 512) * BLOCK + 100, &[1]);
@@ -213,6 +215,20 @@ fn every_failing_read_is_an_error_or_changes_nothing() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io),
             Ok(map) => assert!(right.extents.difference(&map.extents).is_empty()),
         }
+    }
+}
+
+#[test]
+fn damage_never_makes_a_map_smaller() {
+    for is_compact in [false, true] {
+        // The superblocks, both checkpoints, both copies of the table.
+        let blocks = (0..2)
+            .chain(CP..CP + 8)
+            .chain(CP + 512..CP + 520)
+            .chain(SIT..SIT + 2)
+            .chain(SIT + 512..SIT + 514);
+        let sectors: Vec<u64> = blocks.flat_map(|block| block * 8..block * 8 + 8).collect();
+        assert!(never_makes_smaller(&Volume::new(is_compact).disk, &sectors, 3000, 1) > 500);
     }
 }
 
