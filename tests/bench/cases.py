@@ -281,12 +281,15 @@ def captured_and_restored(bench, kind, source, peers):
         return once
 
     captures = interleave(bench.pairs, {"ours": ours} | {name: theirs(peer) for name, (peer, _) in peers.items()}, bench.say)
+    stored = imager.stored_bytes()
     back = {"ours": imager.restore} | {name: peer.restore for name, (peer, _) in peers.items()}
     restores = interleave(bench.pairs, {name: onto_junk(command) for name, command in back.items()}, bench.say)
     rows = []
     for name, (_, bar) in peers.items():
         for what, runs in ((f"capture of {kind}, time", captures), (f"restore of {kind} with read-back, time", restores)):
             rows.append(wall_row(f"{what} against {name}", runs["ours"], runs[name], bar))
+        rows.append(cpu_row(f"capture of {kind}, cpu against {name}", captures["ours"], captures[name]))
+        rows.append(bytes_row(f"capture of {kind}, bytes against {name}", stored, peers[name][0].image.stat().st_size, None))
     return rows
 
 

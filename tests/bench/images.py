@@ -13,6 +13,7 @@ import used
 
 MIB = 1 << 20
 BLOCK = 64 << 10
+MOST_FILLED = 5 << 29
 
 
 class Source:
@@ -86,11 +87,12 @@ FILESYSTEMS = {
 
 
 def filled(folder, kind, filesystem, say):
-    """A volume of 2 GiB with this machine's shared files, every third of which made room for others."""
+    """A volume of 4 GiB with up to 2.5 of this machine's programs, libraries and shared files; every third of these made
+    room for others."""
     image, mount = folder / f"{kind}.img", folder / f"{kind}.mounted"
     say(f"filling a volume with {kind}")
     with open(image, "wb") as file:
-        file.truncate(2 << 30)
+        file.truncate(4 << 30)
     subprocess.run([*filesystem.make, image], check=True)
     mount.mkdir(exist_ok=True)
     subprocess.run(["mount", "-o", "loop", image, mount], check=True)
@@ -100,10 +102,17 @@ def filled(folder, kind, filesystem, say):
         files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
         for path in files[::3]:
             path.unlink()
-        subprocess.run(["cp", "-a", "/usr/share/doc", "/usr/share/locale", mount], check=True)
+        libraries = sorted(Path("/usr/lib").glob("*-linux-gnu"))
+        for more in (*(Path("/usr/share") / name for name in ("doc", "locale")), Path("/usr/bin"), *libraries):
+            if bytes_below(mount) + bytes_below(more) < MOST_FILLED:
+                subprocess.run(["cp", "-a", more, mount], check=True)
     finally:
         subprocess.run(["umount", mount], check=True)
     return image
+
+
+def bytes_below(folder):
+    return int(subprocess.run(["du", "-sxB1", folder], check=True, text=True, capture_output=True).stdout.split()[0])
 
 
 def loop_device(image):
