@@ -10,6 +10,7 @@ pub mod capture;
 pub mod captures;
 pub mod clock;
 pub mod diff;
+pub mod doctor;
 pub mod export;
 pub mod firmware;
 pub mod map;

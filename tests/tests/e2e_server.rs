@@ -25,6 +25,7 @@ fn comes_back(options: &[&str], kind: &str) {
     let server = Server::look(&scratch, disk, kind);
     server.has_the_right_roles();
     server.capture();
+    server.is_examined();
     server.in_place();
     server.bare_metal();
 }
@@ -108,6 +109,21 @@ impl<'a> Server<'a> {
         };
         assert!(new(&captured) > 300 * MIB, "the system is stored: {}", new(&captured));
         assert_eq!((new(&again), &again["kind"]), (0, &json!("incremental")), "nothing is stored twice");
+    }
+
+    /// What the method asks of it, told from its capture alone.
+    fn is_examined(&self) {
+        let said = self.imager.json(&["doctor", "server"]);
+        let findings = said["findings"].as_array().expect("findings");
+        let level = |check: &str| {
+            let of_check = findings.iter().filter(|finding| finding["check"] == check);
+            of_check.map(|finding| finding["level"].as_str().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        for check in ["data-apart", "names", "loader", "room", "skeletons", "recovery-time"] {
+            assert_eq!(level(check), ["good"], "{check}: {said:#}");
+        }
+        assert_eq!((level("disks-apart"), level("age")), (vec!["advice"], vec!["advice"]), "{said:#}");
+        assert_eq!(findings.iter().filter(|finding| finding["level"] == "problem").count(), 0, "{said:#}");
     }
 
     /// The root is formatted by mistake, /boot is overwritten; the data went on living since the capture.

@@ -45,13 +45,13 @@ pub struct Check {
 
 /// One thing found on one disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Finding {
-    firmware: Kind,
-    check: &'static str,
+pub(crate) struct Finding {
+    pub(crate) firmware: Kind,
+    pub(crate) check: &'static str,
     /// What tells it from others of its sort.
     subject: String,
-    ok: bool,
-    message: String,
+    pub(crate) ok: bool,
+    pub(crate) message: String,
 }
 
 impl Finding {
@@ -130,7 +130,7 @@ fn look_at_target(disk: &DiskPlan, menu: Option<&Uefi>) -> Vec<Finding> {
 }
 
 /// What firmware of either kind would find.
-fn look(disk: &dyn ReadAt, menu: Option<&Uefi>) -> Vec<Finding> {
+pub(crate) fn look(disk: &dyn ReadAt, menu: Option<&Uefi>) -> Vec<Finding> {
     match table::read(disk) {
         Ok(table) => [bios::look(disk, &table), uefi::look(disk, &table, menu)].concat(),
         Err(error) => vec![Finding::unreadable(Kind::Bios, bios::CODE, "", &error)],

@@ -1,8 +1,10 @@
 //! Every flag, once: help, man pages and completions come from here.
 
+mod doctor;
 mod journal;
 mod schedule;
 
+pub(crate) use doctor::Doctor;
 pub(crate) use journal::{Journal, JournalCommand};
 pub(crate) use schedule::{Schedule, ScheduleCommand, ScheduleSet};
 
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Journal(Journal),
     /// Capture regularly, and tell when that fails
     Schedule(Schedule),
+    /// Look whether this machine, or a captured one, could be put back in time and onto other hardware
+    Doctor(Doctor),
     /// Serve a capture as network block devices, read-only
     Nbd(Nbd),
     /// Write a captured disk or volume into a file

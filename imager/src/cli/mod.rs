@@ -8,6 +8,7 @@ mod boot;
 mod capture;
 mod confirm;
 mod diff;
+mod doctor;
 mod documents;
 mod export;
 mod failure;
@@ -118,6 +119,7 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Export(options) => export::run(&global, &options),
         Command::Journal(options) => journal::run(&global, &options),
         Command::Schedule(options) => schedule::run(&global, &options),
+        Command::Doctor(options) => doctor::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
         Command::Thaw => thaw::run(&global),

@@ -21,9 +21,15 @@ use super::Status;
 use super::args::{Global, Schedule, ScheduleCommand};
 use super::failure::Failure;
 use imager::schedule::Settings;
+use imager_disk::System;
 use imager_units::{Error, ErrorKind};
 use place::Place;
 use std::os::unix::fs::MetadataExt;
+
+/// The disks that a schedule would capture if none were named.
+pub(super) fn fixed_disks() -> Result<Vec<String>, Failure> {
+    Ok(disks::fixed(&System::new(), None)?)
+}
 
 pub(crate) fn run(global: &Global, options: &Schedule) -> Result<Status, Failure> {
     let place = Place::new(&options.root);

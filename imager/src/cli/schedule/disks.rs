@@ -60,7 +60,7 @@ fn lasting(system: &System, name: &str, device: &Device) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-fn fixed(system: &System, repository: Option<&Path>) -> Result<Vec<String>> {
+pub(super) fn fixed(system: &System, repository: Option<&Path>) -> Result<Vec<String>> {
     let under_repository = repository.and_then(|path| system.backs_path(path).ok()).unwrap_or_default();
     let say = || "listing the disks of this machine".to_owned();
     let mut disks = Vec::new();
