@@ -15,6 +15,7 @@ pub mod export;
 pub mod firmware;
 pub mod map;
 pub mod monitor;
+pub mod mount;
 pub mod moved;
 pub mod nbd;
 pub mod pipeline;

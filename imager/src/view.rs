@@ -54,6 +54,14 @@ pub struct DiskView<'r> {
     shared: Arc<Shared<'r>>,
     geometry: Geometry,
     parts: Vec<Part>,
+    lost: Lost,
+}
+
+/// How what could not be read when it was captured reads now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Zeros,
+    Error,
 }
 
 impl<'r> CaptureView<'r> {
@@ -88,7 +96,12 @@ impl<'r> CaptureView<'r> {
         })?;
         let size = ByteLen::new(disk.size_bytes);
         let parts = layout::of_disk(&self.manifest, number, size, at, &self.volumes);
-        Ok(DiskView { shared: Arc::clone(&self.shared), geometry: geometry(disk, size)?, parts })
+        Ok(DiskView {
+            shared: Arc::clone(&self.shared),
+            geometry: geometry(disk, size)?,
+            parts,
+            lost: Lost::Zeros,
+        })
     }
 
     /// The volume that is called `key`.
@@ -110,7 +123,12 @@ impl<'r> CaptureView<'r> {
         }
         let size = ByteLen::new(volume.size_bytes);
         let parts = vec![Part { extent: Extent::first(size), map, at: ByteOffset::ZERO }];
-        Ok(DiskView { shared: Arc::clone(&self.shared), geometry: self.geometry(volume, size)?, parts })
+        Ok(DiskView {
+            shared: Arc::clone(&self.shared),
+            geometry: self.geometry(volume, size)?,
+            parts,
+            lost: Lost::Zeros,
+        })
     }
 
     fn geometry(&self, volume: &Volume, size: ByteLen) -> Result<Geometry> {
@@ -155,6 +173,12 @@ enum Go {
 }
 
 impl DiskView<'_> {
+    /// The same, but reading what could not be read when it was captured fails.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { lost: Lost::Error, ..self }
+    }
+
     /// What the bytes of `within` are: runs in order without gaps, neighbours different, at most `most` of them (so
     /// they may end before `within` does). Reads maps only.
     ///
@@ -270,6 +294,16 @@ impl Stretch {
         found
     }
 
+    /// Whether any of it could not be read when it was captured.
+    fn is_lost(&self) -> bool {
+        match &self.what {
+            What::Block(block) if block.entry.unreadable != imager_image::Mask::NONE => {
+                self.runs().iter().any(|(_, status)| *status == Status::Unreadable)
+            }
+            _ => false,
+        }
+    }
+
     /// The bytes `from..to` of the block as they lie in the view, cut to the stretch.
     fn part(&self, block: &Block, from: usize, to: usize) -> Extent {
         let place = |n: usize| {
@@ -291,6 +325,10 @@ impl ReadAt for DiskView<'_> {
             let from = stretch.extent.start().saturating_since(offset).to_usize().unwrap_or(usize::MAX);
             let len = stretch.extent.len().to_usize().unwrap_or(usize::MAX);
             let place = buf.get_mut(from..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default();
+            if self.lost == Lost::Error && stretch.is_lost() {
+                let what = format!("{} could not be read when it was captured", stretch.extent);
+                return Err(Error::new(ErrorKind::Io, what));
+            }
             match stretch.what {
                 What::Block(Block {
                     entry: Entry { content: Content::Data(id, at), .. }, from, len, ..

@@ -20,6 +20,8 @@ pub struct Tree {
 pub enum Detail {
     /// All of it: a copy of blocks keeps inode numbers and change times too.
     Blocks,
+    /// The same but for inode numbers, which a mounted capture has of its own.
+    Mounted,
     /// What a tool that copies files out can keep: names, content, size and modification time.
     Files,
 }
@@ -42,7 +44,7 @@ impl Tree {
                 tree.files.insert(relative, describe(&path, &metadata, detail));
             }
         }
-        if detail == Detail::Blocks {
+        if detail != Detail::Files {
             tree.attributes = attributes(root);
         }
         tree
@@ -166,9 +168,9 @@ fn describe(path: &Path, metadata: &Metadata, detail: Detail) -> String {
     match detail {
         Detail::Files if m.is_file() => format!("{} {} {content}", m.len(), m.mtime()),
         Detail::Files => content,
-        Detail::Blocks => format!(
+        Detail::Blocks | Detail::Mounted => format!(
             "inode {} mode {:o} owner {}:{} links {} size {} blocks {} mtime {}.{:09} ctime {}.{:09} {content}",
-            m.ino(),
+            if detail == Detail::Blocks { m.ino() } else { 0 },
             m.mode(),
             m.uid(),
             m.gid(),
@@ -191,7 +193,7 @@ fn digest(path: &Path) -> String {
 }
 
 /// The extended attributes of every file, as `getfattr` tells them; it stays in the folder, so paths are relative.
-fn attributes(root: &Path) -> String {
+pub fn attributes(root: &Path) -> String {
     let mut command = crate::tool::command("sh");
     let script = "cd \"$0\" && getfattr -R -P -h -d -m - -e hex . 2>/dev/null";
     let done = command.args(["-c", script]).arg(root).output().expect("sh runs");

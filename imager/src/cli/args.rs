@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Schedule(Schedule),
     /// Look whether this machine, or a captured one, could be put back in time and onto other hardware
     Doctor(Doctor),
+    /// Show a capture's disks, volumes and files in a folder, read-only
+    Mount(Mount),
     /// Serve a capture as network block devices, read-only
     Nbd(Nbd),
     /// Write a captured disk or volume into a file
@@ -353,6 +355,31 @@ pub(crate) struct Hold {
     #[arg(long)]
     pub(crate) release: bool,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = MOUNT_HELP)]
+pub(crate) struct Mount {
+    /// MACHINE, MACHINE@latest, MACHINE@TIME or id:HEX
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// An empty folder; made, and removed at the end, if there is none
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Let every user look, each as far as the captured owners and permission bits let him
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+}
+
+const MOUNT_HELP: &str = "\
+Each disk and volume is a file of exactly its size (disk1.raw, volume-2-LABEL.raw). An ext2, ext3, ext4 or NTFS volume is a \
+folder of its files, too (volume-2-LABEL). NOTES.txt says what is not there, and how to reach the files of other volumes. \
+Without --allow-other only whoever mounted it may look, and sees every file whatever its permissions. Files of NTFS \
+belong to whoever mounted it; their further streams are extended attributes user.NAME.
+
+It runs until it is interrupted (Ctrl-C, SIGTERM) or somebody unmounts DIR; both are exit status 0. What cannot be read \
+fails with an input/output error, or \"operation not supported\" where Windows keeps it encrypted or packed; the reason is \
+told on stderr. If the process was killed, umount DIR (or fusermount3 -u DIR) removes what is left of the mount. Who is \
+not root needs fusermount3 (package fuse3).";
 
 #[derive(Debug, Args)]
 pub(crate) struct Nbd {

@@ -18,6 +18,7 @@ mod inspect;
 mod journal;
 mod key;
 mod list;
+mod mount;
 mod nbd;
 mod output;
 mod pins;
@@ -120,6 +121,7 @@ fn run(arguments: Arguments) -> Result<Status, Failure> {
         Command::Journal(options) => journal::run(&global, &options),
         Command::Schedule(options) => schedule::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),
+        Command::Mount(options) => mount::run(&global, &options),
         Command::Nbd(options) => nbd::run(&global, &options),
         Command::Key(options) => key::run(&global, &options),
         Command::Thaw => thaw::run(&global),

@@ -26,6 +26,7 @@ pub mod exfat;
 pub mod ext;
 pub mod f2fs;
 pub mod fat;
+pub mod files;
 mod gather;
 pub mod lvm;
 pub mod md;

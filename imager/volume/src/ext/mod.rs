@@ -13,6 +13,7 @@
 
 mod checksum;
 mod features;
+mod files;
 mod groups;
 mod layout;
 mod map;
@@ -23,6 +24,7 @@ mod tests;
 use crate::read::read_if_inside;
 use crate::{Filesystem, State, UsedBlocks, UsedMap};
 use features::INCOMPAT_JOURNAL_DEV;
+pub(crate) use files::files;
 use imager_disk::ReadAt;
 use imager_units::{ByteLen, Error, Extent, ExtentSet, Result};
 use layout::Layout;

@@ -9,6 +9,7 @@
 //! is ever repaired: the image is the volume as it was.
 
 mod boot;
+mod files;
 mod hibernation;
 mod log;
 mod map;
@@ -22,6 +23,7 @@ use crate::bytes::Bytes;
 use crate::read::{read, read_if_inside};
 use crate::{Filesystem, State, UsedBlocks, UsedMap};
 use boot::{BOOT_BYTES, BootSector, Layout};
+pub(crate) use files::files;
 use imager_disk::ReadAt;
 use imager_units::{ByteLen, ByteOffset, Error, ErrorKind, Extent, Result};
 use record::{Record, VOLUME_INFORMATION, VOLUME_NAME};

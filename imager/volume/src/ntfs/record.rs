@@ -10,17 +10,24 @@ use imager_units::{Error, Result};
 
 const STRIDE: usize = 512;
 const MFT_RECORD_IN_USE: u16 = 1;
+const MFT_RECORD_IS_DIRECTORY: u16 = 2;
+const ATTR_COMPRESSION_MASK: u16 = 0x00FF;
+const ATTR_IS_ENCRYPTED: u16 = 0x4000;
 const ATTR_END: u32 = 0xFFFF_FFFF;
 /// A reference is a record's number in 48 bits and how often it was used before in 16.
 const NUMBER_MASK: u64 = (1 << 48) - 1;
 
 /// Attribute types.
+pub(super) const STANDARD_INFORMATION: u32 = 0x10;
 pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
+pub(super) const FILE_NAME: u32 = 0x30;
 pub(super) const VOLUME_NAME: u32 = 0x60;
 pub(super) const VOLUME_INFORMATION: u32 = 0x70;
 pub(super) const DATA: u32 = 0x80;
 pub(super) const INDEX_ROOT: u32 = 0x90;
 pub(super) const INDEX_ALLOCATION: u32 = 0xA0;
+pub(super) const BITMAP: u32 = 0xB0;
+pub(super) const REPARSE_POINT: u32 = 0xC0;
 
 /// The record that a reference names.
 pub(super) fn number_of(reference: u64) -> u64 {
@@ -52,6 +59,7 @@ pub(super) fn fix(bytes: &mut [u8]) -> Option<()> {
 }
 
 /// A record that is in use.
+#[derive(Clone)]
 pub(super) struct Record {
     pub(super) number: u64,
     bytes: Vec<u8>,
@@ -91,6 +99,11 @@ impl Record {
     /// Everything in it that counts.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whether it is a folder's.
+    pub(super) fn is_folder(&self) -> bool {
+        Bytes(&self.bytes).le16(22).is_some_and(|flags| flags & MFT_RECORD_IS_DIRECTORY != 0)
     }
 
     /// The record that this one continues; `None` for one that stands by itself.
@@ -166,6 +179,36 @@ impl<'a> Attribute<'a> {
     /// The first cluster of the attribute that this part maps; 0 for a value in the record.
     pub(super) fn lowest_vcn(&self) -> Option<u64> {
         if self.is_outside() { self.bytes.le64(16) } else { Some(0) }
+    }
+
+    fn flags(&self) -> u16 {
+        self.bytes.le16(12).unwrap_or_default()
+    }
+
+    /// Whether its clusters are compressed by units.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.flags() & ATTR_COMPRESSION_MASK != 0
+    }
+
+    /// Whether its clusters are encrypted (EFS).
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.flags() & ATTR_IS_ENCRYPTED != 0
+    }
+
+    /// How many clusters make a unit of compression. Only the first part says.
+    pub(super) fn unit_clusters(&self) -> Option<u64> {
+        let logarithm = self.bytes.byte(34).filter(|&logarithm| (1..=16).contains(&logarithm))?;
+        1_u64.checked_shl(u32::from(logarithm))
+    }
+
+    /// How long the value is. Only the first part says.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.bytes.le64(48)
+    }
+
+    /// How much the value takes on the volume. Only the first part says.
+    pub(super) fn stored(&self) -> Option<u64> {
+        if self.bytes.byte(34)? == 0 { self.bytes.le64(40) } else { self.bytes.le64(64) }
     }
 
     /// How many bytes of the value are there and were ever written. Only the first part says.

@@ -11,6 +11,7 @@ use crate::bytes::Bytes;
 use crate::read::read_into;
 use imager_disk::ReadAt;
 use imager_units::{ByteLen, ByteOffset, Error, Extent, Result};
+use std::borrow::Cow;
 
 /// More runs than this of one attribute (24 MiB of memory) are not looked at.
 const MOST_RUNS: usize = 1 << 20;
@@ -21,7 +22,7 @@ const LIST_ENTRY_BYTES: usize = 26;
 /// An attribute's value that lies in clusters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stream {
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     /// How many of its bytes count: the value's length, but what was never written does not.
     pub(super) len: u64,
 }
@@ -89,9 +90,9 @@ impl Stream {
 
 /// The master file table.
 pub(super) struct Table<'a> {
-    volume: &'a dyn ReadAt,
+    pub(super) volume: &'a dyn ReadAt,
     pub(super) layout: &'a Layout,
-    pub(super) data: Stream,
+    pub(super) data: Cow<'a, Stream>,
 }
 
 impl<'a> Table<'a> {
@@ -106,20 +107,25 @@ impl<'a> Table<'a> {
         read_into(volume, extent, &mut bytes)?;
         let lost = || Error::corrupt("the master file table does not begin with its own record");
         let base = Record::parse(0, bytes)?.ok_or_else(lost)?;
-        let mut table = Self { volume, layout, data: Stream::default() };
+        let mut table = Self { volume, layout, data: Cow::default() };
         let first = base.find(DATA, &[])?.ok_or_else(lost)?;
-        table.data.append(&first, layout)?;
-        table.data.len = first.written().ok_or_else(lost)?;
+        table.data.to_mut().append(&first, layout)?;
+        table.data.to_mut().len = first.written().ok_or_else(lost)?;
         if table.data.clusters().next().is_none_or(|(from, _)| from != layout.mft) {
             return Err(Error::corrupt("the master file table does not begin where the boot sector says"));
         }
         for (number, vcn) in table.parts(&base, DATA, &[])? {
             if vcn > 0 {
                 let record = table.part(&base, number)?;
-                table.data.append(&record.part(DATA, &[], vcn)?, layout)?;
+                table.data.to_mut().append(&record.part(DATA, &[], vcn)?, layout)?;
             }
         }
         Ok(table)
+    }
+
+    /// The table whose parts were found before.
+    pub(super) fn over(volume: &'a dyn ReadAt, layout: &'a Layout, data: &'a Stream) -> Self {
+        Self { volume, layout, data: Cow::Borrowed(data) }
     }
 
     /// How many records there are.
@@ -178,6 +184,75 @@ impl<'a> Table<'a> {
         Ok(found.and_then(|found| found.value()).map(<[u8]>::to_vec))
     }
 
+    /// The record in which the attribute begins, its own or another; `None` when there is no such attribute.
+    ///
+    /// # Errors
+    /// As [`Table::stream`].
+    pub(super) fn first(&self, base: &Record, kind: u32, name: &[u8]) -> Result<Option<Record>> {
+        let record = match self.parts(base, kind, name)?.first() {
+            Some(&(number, _)) => self.part(base, number)?,
+            None => base.clone(),
+        };
+        Ok(if record.find(kind, name)?.is_some() { Some(record) } else { None })
+    }
+
+    /// The value of an attribute of at most `most` bytes, wherever it lies; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is longer; as [`Table::stream`].
+    pub(super) fn value(&self, base: &Record, kind: u32, name: &[u8], most: u64) -> Result<Option<Vec<u8>>> {
+        if let Some(value) = self.resident(base, kind, name)? {
+            return Ok(Some(value));
+        }
+        let Some(stream) = self.stream(base, kind, name)? else { return Ok(None) };
+        if stream.len > most {
+            return Err(base.wrong("has an attribute that is too long"));
+        }
+        self.read(&stream, 0, stream.len).map(Some)
+    }
+
+    /// The values of all unnamed attributes of a kind that lie in records.
+    ///
+    /// # Errors
+    /// As [`Table::stream`].
+    pub(super) fn values(&self, base: &Record, kind: u32) -> Result<Vec<Vec<u8>>> {
+        let mut numbers: Vec<u64> =
+            self.parts(base, kind, &[])?.into_iter().map(|(number, _)| number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut values = Vec::new();
+        let mut take = |record: &Record| -> Result<()> {
+            let attributes = record.attributes()?;
+            let values_of = attributes.iter().filter(|found| found.kind == kind && found.name.is_empty());
+            values.extend(values_of.filter_map(Attribute::value).map(<[u8]>::to_vec));
+            Ok(())
+        };
+        if numbers.is_empty() {
+            take(base)?;
+        }
+        for number in numbers {
+            take(&self.part(base, number)?)?;
+        }
+        Ok(values)
+    }
+
+    /// The names of all attributes of a kind.
+    ///
+    /// # Errors
+    /// As [`Table::stream`].
+    pub(super) fn names_of(&self, base: &Record, kind: u32) -> Result<Vec<Vec<u8>>> {
+        match self.list(base)? {
+            Some(list) => {
+                names(Bytes(&list), kind).ok_or_else(|| base.wrong("has an attribute list that is cut off"))
+            }
+            None => {
+                let attributes = base.attributes()?;
+                let of_kind = attributes.iter().filter(|found| found.kind == kind);
+                Ok(of_kind.map(|found| found.name.to_vec()).collect())
+            }
+        }
+    }
+
     /// The unnamed data of record `number`, which must lie in clusters.
     ///
     /// # Errors
@@ -209,24 +284,42 @@ impl<'a> Table<'a> {
     /// In which records the parts of an attribute lie and where in it they begin, in order; nothing for a base
     /// record that has no list.
     fn parts(&self, base: &Record, kind: u32, name: &[u8]) -> Result<Vec<(u64, u64)>> {
-        let Some(list) = base.find(ATTRIBUTE_LIST, &[])? else { return Ok(Vec::new()) };
-        let entries = match list.value() {
-            Some(value) => value.to_vec(),
-            None => {
-                let mut stream = Stream::default();
-                stream.append(&list, self.layout)?;
-                stream.len = list.written().unwrap_or(u64::MAX);
-                if stream.len > MOST_LIST_BYTES {
-                    return Err(base.wrong("has an attribute list that is too long"));
-                }
-                self.read(&stream, 0, stream.len)?
-            }
-        };
+        let Some(entries) = self.list(base)? else { return Ok(Vec::new()) };
         let parts = parts(Bytes(&entries), kind, name);
         let mut parts = parts.ok_or_else(|| base.wrong("has an attribute list that is cut off"))?;
         parts.sort_unstable_by_key(|&(_, vcn)| vcn);
         Ok(parts)
     }
+
+    /// The attribute list of a base record that has one.
+    fn list(&self, base: &Record) -> Result<Option<Vec<u8>>> {
+        let Some(list) = base.find(ATTRIBUTE_LIST, &[])? else { return Ok(None) };
+        if let Some(value) = list.value() {
+            return Ok(Some(value.to_vec()));
+        }
+        let mut stream = Stream::default();
+        stream.append(&list, self.layout)?;
+        stream.len = list.written().unwrap_or(u64::MAX);
+        if stream.len > MOST_LIST_BYTES {
+            return Err(base.wrong("has an attribute list that is too long"));
+        }
+        self.read(&stream, 0, stream.len).map(Some)
+    }
+}
+
+/// The names that a list has for attributes of a kind, each as often as it has parts.
+fn names(list: Bytes<'_>, kind: u32) -> Option<Vec<Vec<u8>>> {
+    let (mut names, mut at) = (Vec::new(), 0_usize);
+    while at < list.0.len() {
+        let len = usize::from(list.le16(at.checked_add(4)?)?);
+        let entry = Bytes(list.slice(at, len).filter(|_| len >= LIST_ENTRY_BYTES)?);
+        if entry.le32(0)? == kind {
+            let name_bytes = usize::from(entry.byte(6)?).checked_mul(2)?;
+            names.push(entry.slice(usize::from(entry.byte(7)?), name_bytes)?.to_vec());
+        }
+        at = at.checked_add(len)?;
+    }
+    Some(names)
 }
 
 fn parts(list: Bytes<'_>, kind: u32, name: &[u8]) -> Option<Vec<(u64, u64)>> {
