@@ -84,6 +84,7 @@ impl Machine {
             volumes: volumes.iter().map(ToString::to_string).collect(),
             erase: Vec::new(),
             erase_files: true,
+            erase_volumes: Vec::new(),
             repository: None,
         };
         let plan = plan::plan(&self.repository, &self.manifest, &request).unwrap();

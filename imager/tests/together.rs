@@ -333,6 +333,7 @@ impl Pair {
             volumes: Vec::new(),
             erase: Vec::new(),
             erase_files: true,
+            erase_volumes: Vec::new(),
             repository: None,
         };
         plan::plan(&self.repository, &self.manifest, &request).unwrap()

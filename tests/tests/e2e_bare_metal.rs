@@ -82,7 +82,7 @@ impl Lab {
         let scratch = Scratch::new();
         let server = Server::build(&scratch, &["--small"])?;
         let share = Share::new(&scratch);
-        share.admin.ok(&["capture", &server.disk, "--machine", "server"]);
+        share.admin.ok(&["capture", &server.disk, "--machine", "server", "--data", "used"]);
         Some(Self { scratch, server, share })
     }
 

@@ -30,7 +30,7 @@ impl Lost {
         let scratch = Scratch::new();
         let disk = recipe::machine(&scratch, "web1.img");
         let imager = scratch.imager();
-        imager.ok(&["capture", &disk, "--machine", "web1"]);
+        imager.ok(&["capture", &disk, "--machine", "web1", "--data", "used"]);
         let target = scratch.copy(&disk, "target.img");
         let (start, len) = recipe::MACHINE[1];
         junk::over(Path::new(&target), start << 20, len << 20);
@@ -168,7 +168,7 @@ fn a_share_server_is_opened_after_wrong_answers_and_a_disk_made_anew() {
     let there =
         Imager::new(lost.scratch.path("state"), server.url("default").into()).with("IMAGER_TOKEN", &admin);
     there.ok(&["init"]);
-    there.ok(&["capture", &lost.disk, "--machine", "web1"]);
+    there.ok(&["capture", &lost.disk, "--machine", "web1", "--data", "used"]);
     // An empty disk that is too short is a file that grows; the other one holds something.
     let (blank, full) = (lost.scratch.file("blank.img", 0), lost.scratch.copy(&lost.target, "full.img"));
     let mut console = lost.console(XTERM, &[&blank, &full], &[]);

@@ -33,7 +33,7 @@ fn fields_are_where_other_tools_look_for_them() {
     let disk = recipe::machine(&scratch, "machine.img");
     let imager = scratch.imager();
     inspect(&imager, &disk);
-    let captured = imager.json(&["capture", &disk]);
+    let captured = imager.json(&["capture", &disk, "--data", "used"]);
     has(
         &captured,
         "capture machine kind parent consistency elapsed_seconds warnings problems not_captured",

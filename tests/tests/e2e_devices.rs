@@ -56,7 +56,7 @@ impl Machine {
     }
 
     fn capture(&self) -> Value {
-        self.imager.json(&["capture", &self.disk.path, "--machine", "m", "--rebind"])
+        self.imager.json(&["capture", &self.disk.path, "--machine", "m", "--rebind", "--data", "used"])
     }
 
     /// A request, confirmed by the plan's hash.
@@ -261,6 +261,7 @@ fn restored_after<T>(machine: &Machine, then: impl FnOnce() -> T) -> imager_unit
         volumes: Vec::new(),
         erase: Vec::new(),
         erase_files: false,
+        erase_volumes: Vec::new(),
         repository: None,
     };
     let plan = plan::plan(&repository, &newest, &request)?;
@@ -351,8 +352,9 @@ fn two_disks_keep_their_numbers_in_whatever_order() {
     table::write(&second, script);
     junk::over(Path::new(&second), MIB, 16 * MIB);
     let Some(second) = LoopDisk::attach(&second, 512) else { return };
-    let capture =
-        |disks: [&str; 2]| imager.json(&["capture", disks[0], disks[1], "--machine", "pair", "--rebind"]);
+    let capture = |disks: [&str; 2]| {
+        imager.json(&["capture", disks[0], disks[1], "--machine", "pair", "--rebind", "--data", "used"])
+    };
     let numbers = |capture: &Value| -> Vec<_> {
         let disks = capture["disks"].as_array().expect("disks").iter();
         disks.map(|disk| (disk["disk"].as_u64(), disk["table"]["id"].as_str().map(str::to_owned))).collect()

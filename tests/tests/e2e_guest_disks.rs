@@ -131,7 +131,7 @@ fn restored_in_place(disk: Disk, sector: u32, node: &str, part: &str) {
     let seen = guest.imager(0, &["inspect", node])["disks"][0].clone();
     println!("{seen}");
     assert_eq!((&seen["serial"], &seen["logical_sector_bytes"]), (&json!(SERIAL), &json!(sector)), "{seen}");
-    guest.imager(0, &["capture", &format!("serial:{SERIAL}"), "--machine", "m"]);
+    guest.imager(0, &["capture", &format!("serial:{SERIAL}"), "--machine", "m", "--data", "used"]);
     let mut name = format!("serial:{SERIAL}");
     if let Disk::Scsi(wwn) = disk {
         let shown = seen["wwn"].as_str().unwrap_or_default();
@@ -200,7 +200,7 @@ fn an_operating_system_goes_back_beside_a_data_volume_that_is_written_meanwhile(
     let Some(mut guest) = machine.boot(Disk::Scsi(0x5000_c500_1234_5678)) else { return };
     guest.expect_node("/dev/sda4");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", "/dev/sda", "--machine", "m"]);
+    guest.imager(0, &["capture", "/dev/sda", "--machine", "m", "--data", "used"]);
     let (name, root) = (format!("serial:{SERIAL}"), "/dev/sda2");
     let request = ["restore", "m", "--to", &name];
     let hash = guest.imager(0, &[&request[..], &["--plan"]].concat())["plan"].clone();
@@ -265,7 +265,7 @@ fn what_is_held_by_anything_is_not_written_and_does_not_keep_the_rest_from_it() 
     let disk = "/dev/nvme0n1";
     guest.expect_node("/dev/nvme0n1p4");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", disk, "--machine", "m"]);
+    guest.imager(0, &["capture", disk, "--machine", "m", "--data", "used"]);
     let request = ["restore", "m", "--to", disk];
     // Partitions that are written.
     guest.sh("mkdir -p /tmp/at; mount -t vfat /dev/nvme0n1p1 /tmp/at");
@@ -321,7 +321,7 @@ fn beside_a_mounted_volume_the_disk_itself_is_not_written_nor_what_the_restore_n
     let disk = "/dev/nvme0n1";
     guest.expect_node("/dev/nvme0n1p4");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", disk, "--machine", "m"]);
+    guest.imager(0, &["capture", disk, "--machine", "m", "--data", "used"]);
     let request = ["restore", "m", "--to", disk];
     // Boot code lies outside partitions.
     guest.sh("mkdir -p /tmp/at; mount -t ext4 /dev/nvme0n1p3 /tmp/at");
@@ -362,7 +362,7 @@ fn a_volume_group_on_the_disk_is_worked_around_and_never_written() {
     let Some(mut guest) = machine.boot(Disk::Nvme(512)) else { return };
     guest.expect_node("/dev/nvme0n1p4");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", "/dev/nvme0n1", "--machine", "m"]);
+    guest.imager(0, &["capture", "/dev/nvme0n1", "--machine", "m", "--data", "used"]);
     let name = format!("serial:{SERIAL}");
     let request = ["restore", "m", "--to", &name];
     let lvm = |command: &str| {
@@ -411,7 +411,7 @@ fn a_restore_that_loses_power_leaves_nothing_that_looks_whole_and_is_run_again()
     let Some(mut guest) = machine.boot(Disk::Nvme(512)) else { return };
     guest.expect_node("/dev/nvme0n1p4");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", "/dev/nvme0n1", "--machine", "m"]);
+    guest.imager(0, &["capture", "/dev/nvme0n1", "--machine", "m", "--data", "used"]);
     wreck(&mut guest, "/dev/nvme0n1p2");
     guest.sh("sync; umount /mnt; mount -t ext4 -o ro /dev/vda /mnt");
     let (name, root) = (format!("serial:{SERIAL}"), "/dev/nvme0n1p2");

@@ -24,7 +24,7 @@ fn protected(scratch: &Scratch) -> Option<Guest> {
     guest.sh("mount -t ext4 /dev/vda /mnt");
     guest.set("IMAGER_REPO", "/mnt/repository");
     guest.imager(0, &["init"]);
-    guest.imager(0, &["capture", "/dev/sda", "--machine", "m"]);
+    guest.imager(0, &["capture", "/dev/sda", "--machine", "m", "--data", "used"]);
     wreck_and_protect(&mut guest);
     Some(guest)
 }

@@ -165,7 +165,7 @@ impl<'a> Layout<'a> {
         // One volume that a restore in place has to leave alone.
         let data = self.volumes.last().filter(|_| self.volumes.len() > 1).map(|volume| volume.key.clone());
         let role = data.as_ref().map(|key| format!("{key}=data"));
-        let mut arguments = vec!["capture", self.image, "--machine", "layout"];
+        let mut arguments = vec!["capture", self.image, "--machine", "layout", "--data", "used"];
         arguments.extend(role.iter().flat_map(|role| ["--role", role.as_str()]));
         self.imager.ok(&arguments);
         assert_eq!(judge::whole(self.image), before, "{}: the source was only read", self.name);

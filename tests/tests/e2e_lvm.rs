@@ -21,7 +21,7 @@ fn message(error: &Value) -> &str {
 fn captured() -> Option<(Server, Imager)> {
     let server = Server::new()?;
     let imager = server.scratch.imager();
-    imager.json(&["capture", &server.disks[0], &server.disks[1], "--machine", "m"]);
+    imager.json(&["capture", &server.disks[0], &server.disks[1], "--machine", "m", "--data", "used"]);
     Some((server, imager))
 }
 

@@ -26,7 +26,7 @@ fn a_server_is_restored_by_keystrokes_and_starts() {
     let Some(hardware) = Hardware::new(&scratch, "keys", Firmware::SeaBios) else { return };
     let Some(server) = Server::build(&scratch, &["--small"]) else { return };
     let share = Share::new(&scratch);
-    share.admin.ok(&["capture", &server.disk, "--machine", "web1"]);
+    share.admin.ok(&["capture", &server.disk, "--machine", "web1", "--data", "used"]);
     let Some(iso) = medium::iso(&scratch, "rescue", "", &[]) else { return };
     // As large as a stick, so that its size is not what it is refused for.
     let stick = std::fs::File::options().write(true).open(&iso);
@@ -200,7 +200,7 @@ fn two_people_do_not_restore_onto_one_disk() {
     let scratch = Scratch::new();
     let disk = recipe::machine(&scratch, "web1.img");
     let share = Share::new(&scratch);
-    share.admin.ok(&["capture", &disk, "--machine", "web1"]);
+    share.admin.ok(&["capture", &disk, "--machine", "web1", "--data", "used"]);
     let target = scratch.file("target.img", recipe::MACHINE_MIB * MIB);
     let settings = share.share_settings("two", "restore");
     let Some(start) = start(&scratch, "halfhour.limit=128K", &settings) else { return };

@@ -22,7 +22,7 @@ impl Captured {
         let scratch = Scratch::new();
         let disk = recipe::machine(&scratch, "machine.img");
         let imager = scratch.imager();
-        imager.ok(&["capture", &disk]);
+        imager.ok(&["capture", &disk, "--data", "used"]);
         Some(Self { scratch, imager, disk })
     }
 
@@ -306,11 +306,12 @@ fn a_wrong_passphrase_has_a_status_of_its_own() {
     let sealed = machine.imager.with_repository(&machine.scratch.path("sealed"));
     let right = sealed.with("IMAGER_PASSWORD", "correct horse");
     right.ok(&["init", "--encrypt"]);
-    right.ok(&["capture", &machine.disk]);
+    right.ok(&["capture", &machine.disk, "--data", "used"]);
     let target = machine.scratch.copy(&machine.disk, "target.img");
     let restore = ["restore", "machine", "--to", &target, "--yes"];
     let wrong = sealed.with("IMAGER_PASSWORD", "wrong");
-    for command in [&["list"][..], &restore, &["capture", &machine.disk], &["key", "test"]] {
+    for command in [&["list"][..], &restore, &["capture", &machine.disk, "--data", "used"], &["key", "test"]]
+    {
         machine.refused_by(&wrong, 12, &target, command);
     }
     // Without any, and nobody to ask.
@@ -325,7 +326,10 @@ fn a_wrong_passphrase_has_a_status_of_its_own() {
     let known = sealed.repository.display().to_string();
     std::fs::rename(&sealed.repository, machine.scratch.path("aside")).expect("it moves");
     tool("cp", &["-r", &machine.imager.repository.display().to_string(), &known]);
-    says(&machine.refused_by(&right, 4, &target, &["capture", &machine.disk]), &["encrypted"]);
+    says(
+        &machine.refused_by(&right, 4, &target, &["capture", &machine.disk, "--data", "used"]),
+        &["encrypted"],
+    );
 }
 
 fn packs(imager: &Imager) -> Vec<PathBuf> {
@@ -418,7 +422,7 @@ fn a_damaged_manifest_is_told_and_an_earlier_capture_used() {
         std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).collect()
     };
     let first = manifests();
-    let again = machine.imager.json(&["capture", &machine.disk]);
+    let again = machine.imager.json(&["capture", &machine.disk, "--data", "used"]);
     let damage = |path: &PathBuf| {
         let mut bytes = std::fs::read(path).expect("a manifest");
         let at = bytes.len() - 9;
@@ -446,16 +450,16 @@ fn a_full_share_publishes_nothing_and_goes_on_with_more_room() {
     let _share = tmpfs(&at, 3 * MIB / 2);
     let imager = machine.imager.with_repository(&at.join("repository"));
     imager.ok(&["init"]);
-    let error = imager.fails(1, &["capture", &machine.disk]);
+    let error = imager.fails(1, &["capture", &machine.disk, "--data", "used"]);
     says(&error.to_string(), &["room", "run it again"]);
     assert_eq!(imager.json(&["list"])["captures"], json!([]));
     tool("mount", &["-o", "remount,size=64M", &at.display().to_string()]);
-    imager.ok(&["capture", &machine.disk]);
+    imager.ok(&["capture", &machine.disk, "--data", "used"]);
     let target = machine.scratch.file("target.img", 60 * MIB);
     imager.ok(&["restore", "machine", "--to", &target, "--bare-metal", "--yes"]);
     // A share that became read-only takes no capture, and gives everything back.
     tool("mount", &["-o", "remount,ro", &at.display().to_string()]);
-    let error = imager.fails(1, &["capture", &machine.disk]);
+    let error = imager.fails(1, &["capture", &machine.disk, "--data", "used"]);
     says(&error.to_string(), &["permissions"]);
     std::fs::remove_file(&target).expect("a file of ours");
     let target = machine.scratch.file("target.img", 60 * MIB);
@@ -476,7 +480,7 @@ fn an_interrupted_capture_is_not_there_and_goes_on() {
     assert_eq!(ran.json()["error"]["kind"], "cancelled");
     assert_eq!(imager.json(&["list"])["captures"], json!([]), "nothing was published");
     let before = packs(&imager);
-    let report = imager.json(&["capture", &disk, "--machine", "m"]);
+    let report = imager.json(&["capture", &disk, "--machine", "m", "--data", "used"]);
     assert_eq!(report["problems"], json!([]));
     // What was stored is used: all but what lies before a pack's first listed block.
     let volume = &report["volumes"][0];
@@ -500,7 +504,7 @@ fn an_interrupted_restore_does_not_look_finished_and_goes_on() {
         junk::over(&path, n, 20 * MIB);
     }
     tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", &tree.display().to_string(), &disk]);
-    imager.ok(&["capture", &disk, "--machine", "m"]);
+    imager.ok(&["capture", &disk, "--machine", "m", "--data", "used"]);
     let target = scratch.junk("target.img", 500 * MIB);
     let page = |image: &str| judge::digest(image, 150 * MIB, 4096);
     let wanted = page(&disk);

@@ -22,7 +22,7 @@ fn a_restore_token_reports_of_its_machines_whatever_became_of_the_restore() {
     let disk = recipe::machine(&scratch, "machine.img");
     admin.ok(&["init"]);
     for machine in ["web", "db"] {
-        admin.ok(&["capture", &disk, "--machine", machine]);
+        admin.ok(&["capture", &disk, "--machine", machine, "--data", "used"]);
     }
     let restorer = client(&scratch, "restorer", &url, &token("restore:web"));
     let target = scratch.copy(&disk, "target.img");
@@ -72,7 +72,7 @@ fn a_report_that_cannot_be_put_is_a_warning_and_no_more() {
     let imager = Imager::new(scratch.path("state"), scratch.path("repository"));
     let disk = recipe::machine(&scratch, "machine.img");
     imager.ok(&["init"]);
-    imager.ok(&["capture", &disk, "--machine", "web"]);
+    imager.ok(&["capture", &disk, "--machine", "web", "--data", "used"]);
     let target = scratch.copy(&disk, "target.img");
     // Where the folder should be is something else.
     std::fs::write(scratch.path("repository/reports"), b"in the way").expect("a file");
@@ -95,7 +95,7 @@ fn in_an_encrypted_repository_reports_are_sealed() {
         Imager::new(scratch.path("state"), scratch.path("repository")).with("IMAGER_PASSWORD", "a secret");
     let disk = recipe::machine(&scratch, "machine.img");
     imager.ok(&["init", "--encrypt"]);
-    imager.ok(&["capture", &disk, "--machine", "web"]);
+    imager.ok(&["capture", &disk, "--machine", "web", "--data", "used"]);
     let target = scratch.copy(&disk, "target.img");
     imager.json(&["restore", "web", "--to", &target, "--yes", "--report"]);
     assert_eq!(reports(&imager, "web").len(), 1);

@@ -19,7 +19,7 @@ fn disks_are_protected_again_when_a_restore_is_killed_and_others_go_on() {
     }
     let disk = recipe::machine(&scratch, "web1.img");
     let share = Share::new(&scratch);
-    share.admin.ok(&["capture", &disk, "--machine", "web1"]);
+    share.admin.ok(&["capture", &disk, "--machine", "web1", "--data", "used"]);
     let lost = ["one", "two"].map(|name| scratch.copy(&disk, name));
     let (from, len) = recipe::MACHINE[1];
     lost.iter().for_each(|disk| junk::over(Path::new(disk), from << 20, len << 20));

@@ -30,7 +30,7 @@ impl Lost {
         let imager = Imager::new(scratch.path("state"), PathBuf::from(server.url("default")));
         let imager = imager.with("IMAGER_TOKEN", &admin);
         imager.ok(&["init"]);
-        imager.ok(&["capture", &disk, "--machine", "web1"]);
+        imager.ok(&["capture", &disk, "--machine", "web1", "--data", "used"]);
         let token = server.token("medium", "restore");
         let target = scratch.copy(&disk, "target.img");
         let (from, len) = recipe::MACHINE[1];

@@ -99,10 +99,10 @@ impl<'a> Server<'a> {
 
     fn capture(&self) {
         let before = judge::whole(&self.disk);
-        let captured = self.imager.json(&["capture", &self.disk, "--machine", "server"]);
+        let captured = self.imager.json(&["capture", &self.disk, "--machine", "server", "--data", "used"]);
         assert_eq!(judge::whole(&self.disk), before, "the source was only read");
         assert_eq!((&captured["consistency"], &captured["problems"]), (&json!("offline"), &json!([])));
-        let again = self.imager.json(&["capture", &self.disk, "--machine", "server"]);
+        let again = self.imager.json(&["capture", &self.disk, "--machine", "server", "--data", "used"]);
         let new = |capture: &Value| -> u64 {
             let volumes = capture["volumes"].as_array().expect("volumes");
             volumes.iter().map(|volume| volume["new_bytes"].as_u64().expect("a number")).sum()

@@ -30,6 +30,8 @@ pub struct Settings {
     pub bare_metal: bool,
     /// Disks whose contents may go.
     pub erase: Vec<String>,
+    /// Volumes whose place a skeleton may take although there is a filesystem.
+    pub erase_volume: Vec<String>,
     /// The plan's hash, or `yes` where every target is named by what it is.
     pub confirm: Option<String>,
     /// Whose capture is made.
@@ -38,6 +40,8 @@ pub struct Settings {
     pub disk: Vec<String>,
     /// What volumes are for, as `imager capture --role` understands it.
     pub role: Vec<String>,
+    /// What is taken of data volumes, as `imager capture --data` understands it.
+    pub data: Option<String>,
     /// What happens after success.
     pub after: After,
     /// How the network is set up.
@@ -102,10 +106,12 @@ pub(crate) const NAMES: [&str; 24] = [
     "volume",
     "bare_metal",
     "erase",
+    "erase_volume",
     "confirm",
     "machine",
     "disk",
     "role",
+    "data",
     "after",
     "ip",
     "dns",
@@ -135,6 +141,8 @@ impl Settings {
             "volume" => self.volume = values.to_vec(),
             "bare_metal" => self.bare_metal = flag(name, values)?,
             "erase" => self.erase = values.to_vec(),
+            "erase_volume" => self.erase_volume = values.to_vec(),
+            "data" => self.data = Some(one(name, values)?),
             "confirm" => self.confirm = Some(one(name, values)?),
             "machine" => self.machine = Some(one(name, values)?),
             "disk" => self.disk = values.to_vec(),

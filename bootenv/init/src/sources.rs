@@ -79,7 +79,7 @@ pub fn parse_command_line(line: &str, settings: &mut Settings) -> Result<()> {
 }
 
 fn is_list(name: &str) -> bool {
-    ["target", "volume", "erase", "disk", "role", "dns", "bond"].contains(&name)
+    ["target", "volume", "erase", "erase_volume", "disk", "role", "dns", "bond"].contains(&name)
 }
 
 /// The words, split as the kernel does (`next_arg` in lib/cmdline.c): a quote may begin anywhere in a word.

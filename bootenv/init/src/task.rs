@@ -72,6 +72,9 @@ impl Task {
         for erase in &settings.erase {
             options.extend(["--erase".to_owned(), erase.clone()]);
         }
+        for volume in &settings.erase_volume {
+            options.extend(["--erase-volume".to_owned(), volume.clone()]);
+        }
         match agreement(settings)? {
             Agreement::Hash(hash) => options.extend(["--confirm".to_owned(), hash]),
             Agreement::Named => options.push("--yes".to_owned()),
@@ -89,6 +92,7 @@ impl Task {
         for role in &settings.role {
             options.extend(["--role".to_owned(), role.clone()]);
         }
+        options.extend(settings.data.iter().flat_map(|data| ["--data".to_owned(), data.clone()]));
         Ok(Self::Capture { disks: settings.disk.clone(), options })
     }
 

@@ -252,6 +252,37 @@ pub struct Partition {
     pub name: Option<String>,
 }
 
+/// How an empty filesystem like a volume's is made, and what of the volume's tree is in the capture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skeleton {
+    /// The programs that make it, in order; `DEVICE` among their arguments stands for where.
+    pub steps: Vec<Step>,
+    /// What it was made with, by name.
+    pub parameters: std::collections::BTreeMap<String, String>,
+    /// How many directories it has, the root among them.
+    pub directories: u64,
+    /// How many symlinks.
+    pub symlinks: u64,
+    /// How many files that a person wanted kept.
+    pub kept_files: u64,
+    /// What those hold.
+    pub kept_bytes: u64,
+    /// How many files, devices, sockets and pipes of the volume are not in it.
+    pub other_files: u64,
+}
+
+/// A program that is run to make a filesystem.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// What it gets on its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+}
+
 /// One volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
@@ -293,6 +324,9 @@ pub struct Volume {
     /// What it is a part of, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack: Option<Stack>,
+    /// How its skeleton was made, where that is what is in the capture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skeleton: Option<Skeleton>,
     /// Its block map; `null` when nothing of it is in the capture.
     pub map: Option<Map>,
     /// What it took.

@@ -9,6 +9,7 @@ pub mod hot;
 pub(crate) mod packer;
 mod record;
 mod session;
+mod skeleton;
 mod streams;
 pub mod worker;
 
@@ -24,13 +25,16 @@ use imager_image::manifest::{Consistency, Header, Kind, Manifest, Schedule};
 use imager_image::{CaptureId, Compression, names};
 use imager_units::{Error, ErrorKind, Result};
 use session::Session;
+use skeleton::Skeletons;
 use std::time::Instant;
 
 /// What to do with data volumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataMode {
-    /// Image what they use.
+    /// Image their structure, without what is in their files.
     #[default]
+    Skeleton,
+    /// Image what they use.
     Used,
     /// Leave them out.
     None,
@@ -45,6 +49,8 @@ pub struct Options {
     pub kind: Option<Kind>,
     /// What to do with data volumes.
     pub data: DataMode,
+    /// Files of data volumes that are in their skeletons all the same.
+    pub keep: Vec<String>,
     /// How hard to compress.
     pub compression: Compression,
     /// How far the source is one instant.
@@ -79,9 +85,10 @@ pub fn run(
 ) -> Result<Manifest> {
     let draft = begin(repository, options, |_| true)?;
     complete(repository, &draft, options, monitor, |session| {
-        let streams = streams::plan(survey, options, draft.parent.as_ref())?;
+        let skeletons = Skeletons::make(survey, options, monitor)?;
+        let streams = streams::plan(survey, options, &skeletons, draft.parent.as_ref())?;
         let written = session.write("capture", &streams, Standing::Asked(session.dedup), &|_, _| false)?;
-        Ok((record::manifest(survey, options, &draft, &streams, written), ()))
+        Ok((record::manifest(survey, options, &draft, &streams, &skeletons, written), ()))
     })
     .map(|(manifest, ())| manifest)
 }

@@ -1,15 +1,16 @@
 //! What a capture says about itself: the manifest.
 
 use super::session::Written;
+use super::skeleton::{Skeleton, Skeletons};
 use super::streams::{Stream, Subject};
-use super::{Draft, Options};
+use super::{DataMode, Draft, Options};
 use crate::survey::{self, Survey};
 use base64::Engine;
 use imager_disk::table::TableKind;
 use imager_image::manifest::{
     Cost, Disk, Manifest, Map, Mode, Partition, RawSectors, Role, Run, Segment, System, Table, Truth, Volume,
 };
-use imager_volume::State;
+use imager_volume::{Certainty, State};
 
 /// Gives disks the numbers that an earlier capture gave them; new ones get the next.
 pub fn number_disks(sources: Vec<survey::Source>, earlier: Option<&Manifest>) -> Vec<(u32, survey::Source)> {
@@ -56,6 +57,7 @@ pub(super) fn manifest(
     options: &Options,
     draft: &Draft,
     streams: &[Stream<'_>],
+    skeletons: &Skeletons,
     written: Vec<Written>,
 ) -> Manifest {
     let mut manifest = Manifest {
@@ -83,6 +85,15 @@ pub(super) fn manifest(
         manifest.problems.extend(written.problems);
         match &stream.subject {
             Subject::Remainder(seen) => manifest.disks.push(disk(seen, written.map, written.cost)),
+            Subject::Skeleton(seen, skeleton) => {
+                let (map, cost) = (Some(written.map), written.cost);
+                manifest.volumes.push(Volume {
+                    truth: stream.truth,
+                    map,
+                    cost,
+                    ..of_skeleton(volume(seen), skeleton)
+                });
+            }
             Subject::Volume(seen, mode, because) => {
                 if let Some(why) = because {
                     manifest.warnings.push(format!("volume {} is copied whole: {why}", seen.key));
@@ -98,7 +109,16 @@ pub(super) fn manifest(
     manifest.volumes.extend(missing);
     manifest.volumes.sort_by_key(|v| (v.disk, v.segments.first().map_or(0, |s| s.start_byte)));
     manifest.not_captured = manifest.volumes.iter().filter_map(not_captured).collect();
-    manifest.warnings.extend(survey.volumes.iter().filter_map(unclean));
+    let is_looked_at =
+        |volume: &&survey::Volume| skeletons.of(volume).is_some_and(|skeleton| skeleton.is_live);
+    let others = survey.volumes.iter().filter(|volume| !is_looked_at(volume));
+    manifest.warnings.extend(others.filter_map(unclean));
+    manifest.warnings.extend(skeletons.warnings.iter().cloned());
+    manifest.problems.extend(skeletons.problems.iter().cloned());
+    if options.data == DataMode::Skeleton {
+        let late = skeletons.late(&survey.volumes);
+        manifest.problems.extend(late);
+    }
     manifest.elapsed_seconds = draft.started.elapsed().as_secs_f64();
     manifest
 }
@@ -172,8 +192,29 @@ fn volume(seen: &survey::Volume) -> Volume {
         consistency: None,
         head: filesystem.map(|f| f.head.iter().map(Run::from).collect()).unwrap_or_default(),
         stack: seen.stack.clone(),
+        skeleton: None,
         map: None,
         cost: Cost::default(),
+    }
+}
+
+/// A volume of which the skeleton is in the capture: what is said of a filesystem is said of that.
+fn of_skeleton(seen: Volume, skeleton: &Skeleton) -> Volume {
+    let found = &skeleton.filesystem;
+    Volume {
+        mode: Mode::Skeleton,
+        filesystem: Some(found.kind.to_owned()),
+        uuid: found.uuid.clone(),
+        label: found.label.clone(),
+        block_bytes: Some(found.block.get()),
+        clean: is_clean(&found.state),
+        head: found.head.iter().map(Run::from).collect(),
+        whole_because: match &skeleton.used.certainty {
+            Certainty::Exact => None,
+            Certainty::Whole(why) => Some(why.clone()),
+        },
+        skeleton: Some(skeleton.made.clone()),
+        ..seen
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which byte streams a capture consists of: each volume, and each disk's remainder.
 
 use super::blocks::{Look, Scope};
+use super::skeleton::{Skeleton, Skeletons};
 use super::{DataMode, Options};
 use crate::survey::{Disk, Survey, Volume};
 use imager_disk::{Geometry, ReadAt};
@@ -49,6 +50,8 @@ impl Stream<'_> {
 
 /// What a stream is the content of.
 pub(crate) enum Subject<'a> {
+    /// A volume's skeleton: nothing of it lies on the disks.
+    Skeleton(&'a Volume, &'a Skeleton),
     /// A volume, with how much of it is taken and, if all of it had to be, why.
     Volume(&'a Volume, Mode, Option<String>),
     /// What a disk has outside its volumes.
@@ -59,21 +62,23 @@ pub(crate) enum Subject<'a> {
 pub(crate) fn plan<'a>(
     survey: &'a Survey,
     options: &Options,
+    skeletons: &'a Skeletons,
     parent: Option<&Manifest>,
 ) -> Result<Vec<Stream<'a>>> {
-    plan_with(survey, options, parent, &Volume::used)
+    plan_with(survey, options, skeletons, parent, &Volume::used)
 }
 
 /// The same, of volumes of which `used` says what counts.
 pub(super) fn plan_with<'a>(
     survey: &'a Survey,
     options: &Options,
+    skeletons: &'a Skeletons,
     parent: Option<&Manifest>,
     used: &dyn Fn(&Volume) -> Result<UsedMap>,
 ) -> Result<Vec<Stream<'a>>> {
     let mut streams = Vec::new();
     for volume in &survey.volumes {
-        streams.extend(of_volume(volume, options, parent, used)?);
+        streams.extend(of_volume(volume, options, skeletons, parent, used)?);
     }
     for disk in &survey.disks {
         let before = parent.and_then(|m| m.disks.iter().find(|d| d.number == disk.number));
@@ -98,11 +103,16 @@ fn truth(is_compared: bool) -> Truth {
 fn of_volume<'a>(
     volume: &'a Volume,
     options: &Options,
+    skeletons: &'a Skeletons,
     parent: Option<&Manifest>,
     used: &dyn Fn(&Volume) -> Result<UsedMap>,
 ) -> Result<Option<Stream<'a>>> {
+    let before = parent.and_then(|m| m.volumes.iter().find(|v| v.key == volume.key));
+    if let Some(skeleton) = skeletons.of(volume).filter(|_| volume.role == Role::Data) {
+        return of_skeleton(volume, skeleton, before).map(Some);
+    }
     let taken = match (volume.role, options.data) {
-        (Role::Ignore, _) | (Role::Data, DataMode::None) => return Ok(None),
+        (Role::Ignore, _) | (Role::Data, DataMode::None | DataMode::Skeleton) => return Ok(None),
         _ => used(volume)?,
     };
     let UsedMap { extents, unit, certainty } = taken;
@@ -111,7 +121,6 @@ fn of_volume<'a>(
         (_, Certainty::Exact) => (Mode::Used, None),
         (_, Certainty::Whole(why)) => (Mode::Raw, Some(why)),
     };
-    let before = parent.and_then(|m| m.volumes.iter().find(|v| v.key == volume.key));
     Ok(Some(Stream {
         label: volume.key.clone(),
         source: source_of(volume)?,
@@ -122,6 +131,24 @@ fn of_volume<'a>(
         look: Look::All,
         subject: Subject::Volume(volume, mode, because),
     }))
+}
+
+fn of_skeleton<'a>(
+    volume: &'a Volume,
+    skeleton: &'a Skeleton,
+    before: Option<&imager_image::manifest::Volume>,
+) -> Result<Stream<'a>> {
+    let parent = before.and_then(|volume| volume.map.clone());
+    Ok(Stream {
+        label: volume.key.clone(),
+        source: Arc::clone(&skeleton.bytes),
+        used: skeleton.used.extents.clone(),
+        unit: MaskUnit::new(skeleton.used.unit.get())?,
+        truth: truth(parent.is_some()),
+        parent,
+        look: Look::All,
+        subject: Subject::Skeleton(volume, skeleton),
+    })
 }
 
 /// The bytes to capture: the volume's own, but for a swap volume that holds a hibernated system. Its pages are not

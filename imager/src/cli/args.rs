@@ -176,6 +176,10 @@ pub(crate) struct Capture {
     /// What to take of data volumes
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     pub(crate) data: DataArg,
+    /// Keep the files of data volumes that are called so in their skeletons, up to 16 MiB: a path below the volume's
+    /// root in which * stands for anything but /, and ** for anything; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) keep: Vec<String>,
     /// Fast, or smaller for slow shares
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) compression: CompressionArg,
@@ -256,6 +260,9 @@ pub(crate) struct Restore {
     /// Give up what is on the disk with this serial number (or path, where it has none)
     #[arg(long, value_name = "SERIAL", requires = "bare_metal")]
     pub(crate) erase: Vec<String>,
+    /// Give up the filesystem in the place of this volume, of which the capture has the structure alone
+    #[arg(long, value_name = "KEY")]
+    pub(crate) erase_volume: Vec<String>,
     /// Show the plan and its hash, and write nothing
     #[arg(long)]
     pub(crate) plan: bool,
@@ -473,8 +480,10 @@ pub(crate) enum KindArg {
 /// What to take of data volumes.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum DataArg {
-    /// What they use
+    /// The filesystem and its folders, without what is in files
     #[default]
+    Skeleton,
+    /// What they use
     Used,
     /// Nothing
     None,

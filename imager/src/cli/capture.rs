@@ -13,12 +13,14 @@ use imager::firmware::{Facts, Firmware};
 use imager::monitor::Monitor;
 use imager::repository::Repository;
 use imager::schedule::Settings;
-use imager::survey::{self, Assigned, Survey};
+use imager::survey::{self, Assigned, Survey, Volume};
+use imager_disk::table::TableKind;
+use imager_disk::usage::{DiskUses, What};
 use imager_disk::{Access, Device, System};
 use imager_image::Compression;
-use imager_image::manifest::{Consistency, Manifest, Mode, Running};
+use imager_image::manifest::{Consistency, Manifest, Mode, Role, Running};
 use imager_journal::{Arena, Disk, HOOKS_FOLDER, Hooks, Journal};
-use imager_units::{ByteLen, Error, ErrorKind, SectorSize};
+use imager_units::{ByteLen, Error, ErrorKind, Extent, SectorSize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -35,15 +37,22 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         None => default_machine(&paths, is_block)?,
     };
     imager_image::names::check_machine(&machine)?;
-    let in_use = users(&paths)?;
-    let is_running = !in_use.is_empty() && !options.allow_inconsistent;
-    let journal = if is_running { Some(journal(&paths, &in_use)?) } else { None };
+    let used = used(&paths)?;
+    let mut in_use = users(&used);
     let repository = session::repository(global)?;
     let sector = session::sector(options.sector_bytes)?;
     let earlier = newest(&repository, &machine)?;
     let assigned = options.role.iter().cloned().collect();
-    let mut survey =
-        survey::survey(number_disks(open_all(&paths, sector, is_running)?, earlier.as_ref()), &assigned)?;
+    let look = |is_running| {
+        survey::survey(number_disks(open_all(&paths, sector, is_running)?, earlier.as_ref()), &assigned)
+    };
+    if !in_use.is_empty() && !options.allow_inconsistent {
+        write_back(&used);
+        in_use = matter(used, &look(true)?, options.data);
+    }
+    let is_running = !in_use.is_empty() && !options.allow_inconsistent;
+    let journal = if is_running { Some(journal(&paths, &in_use)?) } else { None };
+    let mut survey = look(is_running)?;
     if are_of_this_machine(&paths)? {
         survey.firmware = Facts::of(&Firmware::new());
     }
@@ -52,9 +61,11 @@ pub(crate) fn run(global: &Global, options: &Capture) -> Result<Status, Failure>
         machine,
         kind: options.kind.map(Into::into),
         data: match options.data {
+            DataArg::Skeleton => DataMode::Skeleton,
             DataArg::Used => DataMode::Used,
             DataArg::None => DataMode::None,
         },
+        keep: options.keep.clone(),
         compression: match options.compression {
             CompressionArg::Fast => Compression::Fast,
             CompressionArg::Small => Compression::Small,
@@ -149,15 +160,54 @@ fn check_distinct(paths: &[PathBuf]) -> Result<(), Failure> {
     }
 }
 
-/// Who may write to the disks while they are read.
-fn users(paths: &[PathBuf]) -> Result<Vec<String>, Error> {
+/// Who uses the disks, each by its path.
+fn used(paths: &[PathBuf]) -> Result<Vec<(PathBuf, DiskUses)>, Error> {
     let system = System::new();
-    let mut users = Vec::new();
-    for path in paths {
-        let uses = system.uses(&Device::open(path, Access::Read, None)?)?;
-        users.extend(uses.iter().filter(|u| u.writes()).map(ToString::to_string));
+    let of = |path: &PathBuf| {
+        let uses = system.uses_by_partition(&Device::open(path, Access::Read, None)?)?;
+        Ok((path.canonicalize().unwrap_or_else(|_| path.clone()), uses))
+    };
+    paths.iter().map(of).collect()
+}
+
+/// Has mounted filesystems write what they hold, so that their files can be looked at on the disks.
+fn write_back(used: &[(PathBuf, DiskUses)]) {
+    for used in used.iter().flat_map(|(_, uses)| uses.iter()) {
+        if let What::Mounted { at, read_only: false } = &used.what
+            && let Ok(folder) = std::fs::File::open(at)
+            && let Err(error) = nix::unistd::syncfs(folder)
+        {
+            tracing::info!("{} is not written back: {error}", at.display());
+        }
     }
-    Ok(users)
+}
+
+/// Who may write to the disks while they are read.
+fn users(used: &[(PathBuf, DiskUses)]) -> Vec<String> {
+    let uses = used.iter().flat_map(|(_, uses)| uses.iter());
+    uses.filter(|used| used.writes()).map(ToString::to_string).collect()
+}
+
+/// The same of those disks of which the bytes are read: nobody has to keep from writing to a volume of which only the
+/// skeleton is taken, or nothing.
+fn matter(mut used: Vec<(PathBuf, DiskUses)>, survey: &Survey, data: DataArg) -> Vec<String> {
+    let is_left_out = |volume: &Volume| match volume.role {
+        Role::Ignore => true,
+        Role::Data => !matches!(data, DataArg::Used),
+        _ => false,
+    };
+    for (path, uses) in &mut used {
+        let Some(disk) = survey.disks.iter().find(|disk| disk.identity.path == *path) else { continue };
+        let is_out = |extent: Extent| {
+            let mut own = survey.volumes.iter().filter(|volume| volume.disk == disk.number);
+            own.any(|volume| volume.extent == extent && is_left_out(volume))
+        };
+        uses.partitions.retain(|(partition, _)| !is_out(partition.extent));
+        if disk.table.kind == TableKind::None && is_out(disk.geometry.extent()) {
+            uses.whole.clear();
+        }
+    }
+    users(&used)
 }
 
 fn refused(users: &[String]) -> Failure {

@@ -108,6 +108,7 @@ fn request(global: &Global, options: &Restore, manifest: &Manifest) -> Result<Re
         volumes: options.volume.clone(),
         erase: options.erase.clone(),
         erase_files: options.yes,
+        erase_volumes: options.erase_volume.clone(),
         repository: session::location(global)?.path().map(Path::to_owned),
     })
 }

@@ -7,6 +7,7 @@
 mod preflight;
 mod refuse;
 mod sets;
+mod skeletons;
 mod stacked;
 
 use super::target::Target;
@@ -48,6 +49,8 @@ pub struct Request {
     pub erase: Vec<String>,
     /// Whether the contents of regular files may be erased.
     pub erase_files: bool,
+    /// Volumes whose place a skeleton may take although there is a filesystem.
+    pub erase_volumes: Vec<String>,
     /// Where the repository lies, if on a path of this machine.
     pub repository: Option<PathBuf>,
 }
@@ -182,6 +185,7 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             return Err(Error::new(ErrorKind::Invalid, what));
         }
     }
+    skeletons::check(&plan, request)?;
     sets::check(repository, manifest, &mut plan)?;
     if request.scope == Scope::InPlace && request.volumes.is_empty() {
         let unread = manifest.warnings.iter().filter(|warning| warning.starts_with(NO_FSTAB));
@@ -212,7 +216,11 @@ fn choose(manifest: &Manifest, disk: u32, request: &Request) -> Result<Vec<Volum
     }
     let wanted = |volume: &&Volume| {
         let by_default = match request.scope {
-            Scope::InPlace => matches!(volume.role, Role::Boot | Role::Os) && !stacked::is_frame(volume),
+            Scope::InPlace => {
+                matches!(volume.role, Role::Boot | Role::Os)
+                    && !stacked::is_frame(volume)
+                    && volume.mode != Mode::Skeleton
+            }
             Scope::BareMetal => true,
             Scope::Tables => false,
         };

@@ -38,6 +38,9 @@ pub struct Settings {
     /// What is taken of data volumes, as `imager capture --data` takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Files of data volumes that are in their skeletons all the same, as `imager capture --keep` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_files: Vec<String>,
     /// At most so many bytes a second to the share, as `--limit` takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
@@ -188,6 +191,7 @@ mod tests {
             differential: None,
             roles: vec!["4=data".to_owned()],
             data: None,
+            keep_files: vec!["**/pg_control".to_owned()],
             limit: Some("50M".to_owned()),
             password_file: Some("/etc/halfhour/password".into()),
             token_file: None,

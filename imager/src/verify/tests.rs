@@ -36,6 +36,7 @@ fn share() -> Arc<MemoryStore> {
             machine: "web".to_owned(),
             kind: None,
             data: capture::DataMode::Used,
+            keep: Vec::new(),
             compression: Compression::Fast,
             consistency: Consistency::Offline,
             hardware_uuid: None,

@@ -110,6 +110,7 @@ impl Fixture {
             machine: "web".to_owned(),
             kind: None,
             data: DataMode::Used,
+            keep: Vec::new(),
             compression: Compression::Fast,
             consistency: Consistency::Offline,
             hardware_uuid: None,

@@ -68,6 +68,7 @@ pub(crate) fn options(machine: &str, kind: Option<Kind>) -> Options {
         machine: machine.to_owned(),
         kind,
         data: capture::DataMode::Used,
+        keep: Vec::new(),
         compression: Compression::Fast,
         consistency: Consistency::Offline,
         hardware_uuid: None,

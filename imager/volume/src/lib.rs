@@ -35,6 +35,7 @@ mod other;
 mod path;
 mod read;
 mod seam;
+pub mod skeleton;
 pub mod swap;
 pub mod xfs;
 

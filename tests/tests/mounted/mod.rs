@@ -61,7 +61,7 @@ impl Setting {
         self.dies_with_the_program(&mut guest);
         self.comes_back(&mut guest, &CAPTURE, 0);
         self.stays_away(&mut guest);
-        let report = guest.imager(0, &["capture", "/dev/vda", "--machine", "m"]);
+        let report = guest.imager(0, &["capture", "/dev/vda", "--machine", "m", "--data", "used"]);
         assert_eq!(report["problems"], Value::Array(Vec::new()), "{report}");
         guest.imager(0, &["verify", "--all", "--read-data"]);
         // The operating system is lost and comes back, again with the server away for a while.
@@ -104,6 +104,8 @@ impl Setting {
             "/dev/vda",
             "--machine",
             "n",
+            "--data",
+            "used",
             "--json",
         ]);
         guest.process(&job);
@@ -156,7 +158,8 @@ impl Setting {
 }
 
 /// Slow enough to be in the middle of it for a while.
-const CAPTURE: [&str; 6] = ["--limit", "1M", "capture", "/dev/vda", "--machine", "m"];
+const CAPTURE: [&str; 8] =
+    ["--limit", "1M", "capture", "/dev/vda", "--machine", "m", "--data", "used"];
 
 /// A tiny filesystem that is full but for some KiB; a folder of it, and what unmounts it.
 pub(crate) fn full(scratch: &Scratch) -> (Export, halfhour_tests::Undo) {

@@ -338,6 +338,7 @@ pub fn volume(key: &str, segments: &[(u32, u64, u64)], map: Option<Map>) -> Volu
         consistency: None,
         head: vec![Run(0, 4096)],
         stack: None,
+        skeleton: None,
         map,
         cost: Cost::default(),
     }

@@ -26,6 +26,7 @@ pub use machine::{Held, Limits, Live, Running};
 
 use super::blocks::{Look, Marked, Rest, Standing};
 use super::session::Session;
+use super::skeleton::Skeletons;
 use super::{Draft, Options, begin, complete, record, streams};
 use crate::monitor::{Monitor, check_cancelled};
 use crate::repository::Repository;
@@ -60,6 +61,7 @@ pub fn run(
     let mut log = Watched { log: live.log, missed: false };
     let Live { disks, machine, arena, limits, assigned, .. } = live;
     let (manifest, epoch) = complete(repository, &draft, options, monitor, |session| {
+        let skeletons = Skeletons::make(survey, options, monitor)?;
         for _ in 1..TRIES {
             let mut live = Live {
                 log: &mut log,
@@ -69,7 +71,7 @@ pub fn run(
                 limits: limits.clone(),
                 assigned,
             };
-            match write(session, &draft, survey, options, &mut live) {
+            match write(session, &draft, survey, options, &skeletons, &mut live) {
                 Err(error) if log.missed => {
                     monitor.notice(&format!("{error}; the capture begins anew"));
                     (log.missed, _) = (false, arena.clear());
@@ -79,7 +81,7 @@ pub fn run(
         }
         let mut live =
             Live { log: &mut log, disks: disks.clone(), machine, arena, limits: limits.clone(), assigned };
-        write(session, &draft, survey, options, &mut live)
+        write(session, &draft, survey, options, &skeletons, &mut live)
     })?;
     if manifest.header.kind != Kind::Copy {
         commit(&mut log, &draft, epoch);
@@ -103,10 +105,11 @@ fn write(
     draft: &Draft,
     survey: &Survey,
     options: &Options,
+    skeletons: &Skeletons,
     live: &mut Live<'_>,
 ) -> Result<(Manifest, Epoch)> {
     live.check(survey)?;
-    let mut passes = Passes::begin(session, draft, survey, options, live)?;
+    let mut passes = Passes::begin(session, draft, survey, options, skeletons, live)?;
     passes.first(session, draft, survey, options, live)?;
     passes.catch_up(session, live)?;
     live.machine.prepare()?;
@@ -114,7 +117,7 @@ fn write(
     passes.warn(live.machine.resume(still.is_ok()));
     let still = still?;
     let drafted = passes.drafted(survey, options, draft);
-    let manifest = last(session, draft, survey, options, live, &passes, &still, &drafted)?;
+    let manifest = last(session, draft, survey, options, skeletons, live, &passes, &still, &drafted)?;
     // Whatever was read as unmarked was so only if the journal missed nothing up to here.
     live.log.harvest().context(|| "the journal after the last pass".to_owned())?;
     Ok((manifest, still.epoch()?))
@@ -144,6 +147,7 @@ fn last(
     draft: &Draft,
     survey: &Survey,
     options: &Options,
+    skeletons: &Skeletons,
     live: &Live<'_>,
     passes: &Passes<'_>,
     still: &Still,
@@ -166,7 +170,7 @@ fn last(
             });
         let mut seen = survey::survey(sources.collect(), live.assigned)?;
         seen.firmware = survey.firmware.clone();
-        let mut streams = streams::plan(&seen, options, Some(drafted))?;
+        let mut streams = streams::plan(&seen, options, skeletons, Some(drafted))?;
         passes.check_same(&streams)?;
         for stream in &mut streams {
             let extents = passes.changed(stream, &places);
@@ -177,7 +181,7 @@ fn last(
         passes.add_costs(&streams, &mut written, still);
         let never_written = passes.never_written(&streams, &noted);
         let options = Options { consistency: passes.consistency(), ..options.clone() };
-        let mut manifest = record::manifest(&seen, &options, draft, &streams, written);
+        let mut manifest = record::manifest(&seen, &options, draft, &streams, skeletons, written);
         passes.describe(&mut manifest, still, never_written);
         Ok(manifest)
     })

@@ -2,6 +2,7 @@
 
 use super::super::blocks::{Audit, Look, Marked, Rest, Standing};
 use super::super::session::{Session, Written};
+use super::super::skeleton::Skeletons;
 use super::super::streams::{self, Stream, Subject};
 use super::super::{Draft, Options, record};
 use super::instant::Noted;
@@ -11,7 +12,7 @@ use super::still::Still;
 use super::track::{Track, in_all, is_in_place, used_now};
 use crate::repository::object;
 use crate::survey::{Survey, Volume};
-use imager_image::manifest::{Consistency, Manifest, Pass, Problem, Running, Truth};
+use imager_image::manifest::{Consistency, Manifest, Mode, Pass, Problem, Running, Truth};
 use imager_journal::{FrozenFor, Marks, Since};
 use imager_units::{ByteLen, Error, ErrorKind, Extent, ExtentSet, Result};
 use std::sync::PoisonError;
@@ -24,6 +25,7 @@ const FIRST_TRIES: usize = 4;
 
 /// The passes so far.
 pub(super) struct Passes<'a> {
+    skeletons: &'a Skeletons,
     streams: Vec<Stream<'a>>,
     tracks: Vec<Track>,
     written: Vec<Written>,
@@ -52,6 +54,7 @@ impl<'a> Passes<'a> {
         draft: &Draft,
         survey: &'a Survey,
         options: &Options,
+        skeletons: &'a Skeletons,
         live: &mut Live<'_>,
     ) -> Result<Self> {
         session.monitor.phase("first freeze", None);
@@ -73,6 +76,7 @@ impl<'a> Passes<'a> {
         let mut seed = [0; 8];
         imager_image::id::fill_random(&mut seed)?;
         let mut passes = Self {
+            skeletons,
             streams: Vec::new(),
             tracks: Vec::new(),
             written: Vec::new(),
@@ -99,7 +103,7 @@ impl<'a> Passes<'a> {
     fn plan(&mut self, draft: &Draft, survey: &'a Survey, options: &Options, live: &Live<'_>) -> Result<()> {
         let used = |volume: &Volume| used_now(volume, live);
         let parent = draft.parent.as_ref();
-        self.streams = streams::plan_with(survey, options, parent, &used)?;
+        self.streams = streams::plan_with(survey, options, self.skeletons, parent, &used)?;
         self.tracks = Vec::new();
         for stream in &mut self.streams {
             let mut track = Track::new(stream, live)?;
@@ -111,7 +115,7 @@ impl<'a> Passes<'a> {
                 }
                 let heads = match stream.subject {
                     Subject::Volume(volume, ..) => volume.filesystem.as_ref().map(|found| found.head.clone()),
-                    Subject::Remainder(_) => None,
+                    Subject::Remainder(_) | Subject::Skeleton(..) => None,
                 };
                 let audit = Some(Audit { seed: self.seed, heads: heads.unwrap_or_default() });
                 let rest = if track.is_fixed { Rest::Check } else { Rest::Keep };
@@ -285,7 +289,14 @@ impl<'a> Passes<'a> {
 
     /// The draft as if it were a capture.
     pub(super) fn drafted(&mut self, survey: &Survey, options: &Options, draft: &Draft) -> Manifest {
-        record::manifest(survey, options, draft, &self.streams, std::mem::take(&mut self.written))
+        record::manifest(
+            survey,
+            options,
+            draft,
+            &self.streams,
+            self.skeletons,
+            std::mem::take(&mut self.written),
+        )
     }
 
     /// Whether the streams of the instant are those that were drafted.
@@ -359,6 +370,8 @@ impl<'a> Passes<'a> {
     pub(super) fn describe(&self, manifest: &mut Manifest, still: &Still, never_written: ByteLen) {
         for volume in &mut manifest.volumes {
             let track = self.tracks.iter().find(|track| track.label == volume.key);
+            // A skeleton is made before, of a tree that goes on changing.
+            let track = track.filter(|_| volume.mode != Mode::Skeleton);
             volume.consistency = track.map(|track| match track.held {
                 Held::Frozen => Consistency::Frozen,
                 Held::Mounted | Held::Free => Consistency::Stable,

@@ -8,6 +8,7 @@ use imager_units::{ByteLen, ByteOffset, Extent, ExtentSet};
 pub(super) fn pieces(stream: &Stream<'_>) -> Vec<Piece> {
     match stream.subject {
         Subject::Volume(volume, ..) => volume.pieces.clone(),
+        Subject::Skeleton(..) => Vec::new(),
         Subject::Remainder(disk) => vec![Piece { disk: disk.number, extent: disk.geometry.extent() }],
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct Track {
 impl Track {
     pub(super) fn new(stream: &Stream<'_>, live: &Live<'_>) -> Result<Self> {
         let (is_fixed, held) = match stream.subject {
-            Subject::Remainder(_) => (true, Held::Free),
+            // A skeleton lies on none of the disks, and nobody else has it.
+            Subject::Remainder(_) | Subject::Skeleton(..) => (true, Held::Free),
             // What lies in its logical volumes is theirs; around them only administrators write.
             Subject::Volume(Volume { stack: Some(Stack::Physical { .. }), .. }, ..) => (true, Held::Free),
             Subject::Volume(volume, ..) if volume.role == Role::Swap => (true, Held::Free),
@@ -96,6 +97,8 @@ pub(super) fn is_in_place(stream: &Stream<'_>, parent: Option<&Manifest>) -> boo
     };
     match stream.subject {
         Subject::Remainder(_) => true,
+        // It is made anew.
+        Subject::Skeleton(..) => false,
         Subject::Volume(volume, ..) => {
             let before = parent.volumes.iter().find(|before| before.key == volume.key);
             before.is_some_and(|before| before.segments == record::segments(volume))

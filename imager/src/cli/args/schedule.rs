@@ -55,6 +55,9 @@ pub(crate) struct ScheduleSet {
     /// What to take of data volumes
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) data: Option<DataArg>,
+    /// Keep the files of data volumes that are called so in their skeletons, as imager capture --keep does
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) keep: Vec<String>,
     /// Keep the newest N captures
     #[arg(long, value_name = "N", help_heading = "What stays")]
     pub(crate) keep_last: Option<u32>,

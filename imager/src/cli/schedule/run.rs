@@ -206,6 +206,7 @@ impl Run<'_> {
         asked.extend(["--schedule".to_owned(), self.place.settings().display().to_string()]);
         asked.extend(settings.roles.iter().flat_map(|role| ["--role".to_owned(), role.clone()]));
         asked.extend(settings.data.iter().flat_map(|what| ["--data".to_owned(), what.clone()]));
+        asked.extend(settings.keep_files.iter().flat_map(|what| ["--keep".to_owned(), what.clone()]));
         asked.push("--".to_owned());
         asked.extend(settings.disks.iter().cloned());
         asked

@@ -77,11 +77,13 @@ fn settings(
         roles: wanted.role.iter().map(|(key, role)| format!("{key}={}", word(json!(role)))).collect(),
         data: wanted.data.map(|data| {
             match data {
+                DataArg::Skeleton => "skeleton",
                 DataArg::Used => "used",
                 DataArg::None => "none",
             }
             .to_owned()
         }),
+        keep_files: wanted.keep.clone(),
         limit: global.limit.map(|limit| limit.get().to_string()),
         password_file: secret("IMAGER_PASSWORD", "--password-file", wanted.password_file.as_deref())?,
         token_file: secret("IMAGER_TOKEN", "--token-file", wanted.token_file.as_deref())?,

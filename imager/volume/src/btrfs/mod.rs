@@ -33,6 +33,17 @@ use imager_disk::ReadAt;
 use imager_units::{ByteLen, ByteOffset, Extent, Result};
 use superblock::{SUPER_BYTES, SUPER_OFFSETS};
 
+/// The kinds and profiles (`BTRFS_BLOCK_GROUP_*`) of the chunks of a filesystem on one device.
+///
+/// # Errors
+/// `Io`, `Corrupt`, `Unsupported`.
+pub(crate) fn chunk_kinds(volume: &dyn ReadAt) -> Result<Vec<u64>> {
+    let devices = devices::Devices::open(&[volume])?;
+    let sb = devices.first()?.sb.clone();
+    let chunks = map::read_chunks(&mut tree::Forest::new(&devices, &sb), &devices, &sb)?;
+    Ok(chunks.iter().map(|chunk| chunk.kind).collect())
+}
+
 /// Btrfs.
 #[derive(Clone, Copy, Debug)]
 pub struct Btrfs;

@@ -38,6 +38,7 @@ pub fn take(repository: &Repository, bytes: &[u8], kind: Kind) -> Manifest {
         machine: "web".to_owned(),
         kind: Some(kind),
         data: DataMode::Used,
+            keep: Vec::new(),
         compression: Compression::Fast,
         consistency: Consistency::Offline,
         hardware_uuid: None,

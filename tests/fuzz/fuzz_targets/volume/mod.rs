@@ -10,6 +10,7 @@ pub fn check(disk: &MemoryDisk, reader: &dyn UsedBlocks) {
     for found in [reader.probe(disk), imager_volume::probe(disk)] {
         if let Some(found) = found.expect("memory is always read") {
             assert!(found.head.end() <= end);
+            let _recipe_or_reason = imager_volume::skeleton::recipe(found.kind, disk);
         }
     }
     if let Ok(map) = reader.used(disk) {
