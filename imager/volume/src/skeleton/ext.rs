@@ -141,7 +141,11 @@ impl<'a> Super<'a> {
         let reserved = u64::from(self.bytes.le16(0xCE)?);
         let descriptor = if self.has("64bit") { u64::from(self.bytes.le16(0xFE)?.max(32)) } else { 32 };
         let per_block = self.block_bytes()?.checked_div(descriptor)?;
-        let per_group = u64::from(self.bytes.le32(0x20)?);
+        // Of clusters mke2fs reckons by the groups that there would be of blocks.
+        let per_group = match self.has("bigalloc") {
+            true => self.block_bytes()?.checked_mul(8)?,
+            false => u64::from(self.bytes.le32(0x20)?),
+        };
         let groups =
             self.blocks()?.checked_sub(u64::from(self.bytes.le32(0x14)?))?.div_ceil(per_group.max(1));
         let blocks = groups.div_ceil(per_block.max(1)).checked_add(reserved)?;
