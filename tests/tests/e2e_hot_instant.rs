@@ -115,6 +115,7 @@ fn try_capture(
         machine: "hot".to_owned(),
         kind: None,
         data: DataMode::Used,
+        keep: Vec::new(),
         compression: Compression::Fast,
         consistency: Consistency::Frozen,
         hardware_uuid: None,

@@ -194,7 +194,8 @@ impl Story {
 
     fn capture(&self, servers: &[Server], share: &Share) -> Value {
         let disks: Vec<_> = servers.iter().map(|server| server.disk.as_str()).collect();
-        let captured = share.admin.json(&[&["capture", "--machine", "server", "--data", "used"], &disks[..]].concat());
+        let captured =
+            share.admin.json(&[&["capture", "--machine", "server", "--data", "used"], &disks[..]].concat());
         assert_eq!((&captured["consistency"], &captured["problems"]), (&json!("offline"), &json!([])));
         captured
     }

@@ -494,6 +494,8 @@ fn a_machine_is_captured_while_it_runs_with_the_skeletons_of_its_data() {
     let (root, data) = (scratch.path("root"), scratch.path("data"));
     let mounted = [mount(&disk.partition(2), &root, "noatime"), mount(&disk.partition(3), &data, "noatime")];
     std::fs::create_dir_all(data.join("before/below")).expect("folders");
+    // What says so is read only from a log that was written to once.
+    std::fs::write(root.join("early"), "before").expect("a file");
     imager.ok(&["journal", "start", &disk.path]);
     let recorded = Recorded(&imager, &disk.path);
     let first = imager.json(&["capture", &disk.path, "--machine", "m"]);

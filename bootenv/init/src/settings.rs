@@ -94,7 +94,7 @@ pub enum Address {
 }
 
 /// The names, in the order of the documentation.
-pub(crate) const NAMES: [&str; 24] = [
+pub(crate) const NAMES: [&str; 26] = [
     "repo",
     "token",
     "password",

@@ -158,8 +158,7 @@ impl Setting {
 }
 
 /// Slow enough to be in the middle of it for a while.
-const CAPTURE: [&str; 8] =
-    ["--limit", "1M", "capture", "/dev/vda", "--machine", "m", "--data", "used"];
+const CAPTURE: [&str; 8] = ["--limit", "1M", "capture", "/dev/vda", "--machine", "m", "--data", "used"];
 
 /// A tiny filesystem that is full but for some KiB; a folder of it, and what unmounts it.
 pub(crate) fn full(scratch: &Scratch) -> (Export, halfhour_tests::Undo) {

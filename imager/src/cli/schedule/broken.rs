@@ -54,6 +54,7 @@ fn known(text: &str, last: &Last) -> Settings {
         differential: None,
         roles: Vec::new(),
         data: None,
+        keep_files: Vec::new(),
         limit: None,
         password_file: None,
         token_file: None,
