@@ -107,9 +107,10 @@ fn load(guest: &mut Guest) -> String {
     let jobs: Vec<_> = lines.iter().map(|line| guest.start(&["sh", "-c", line])).collect();
     let processes: Vec<_> = jobs.iter().map(|job| guest.process(job)).collect();
     guest.sh("for h in 0 1 2; do until [ \"$(cat /tmp/heads/$h/done 2>/dev/null || echo 0)\" -gt 12 ]; do sleep 0.2; done; done");
+    // A shell that was killed stays until its child is gone, which may be busy in the memory that it has not.
+    let all = processes.join(" ");
     format!(
-        "for p in {}; do kill $p; while [ -e /proc/$p ]; do sleep 0.1; done; done; killall fio dd || true; while pidof fio dd >/dev/null; do sleep 0.1; done",
-        processes.join(" ")
+        "kill {all} || true; for p in {all}; do while [ -e /proc/$p ]; do killall -q -9 fio dd || true; sleep 0.1; done; done; while pidof fio dd >/dev/null; do sleep 0.1; done"
     )
 }
 
