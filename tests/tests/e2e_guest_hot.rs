@@ -174,7 +174,11 @@ fn describe(report: &Value) {
 
 #[test]
 fn what_servers_have_is_captured_while_it_runs() {
-    let kinds = need::sample("guests", &["stacked", "going down", "in doubt"], 1);
+    let mut kinds = need::sample("guests", &["going down", "in doubt"], 1);
+    if need::full() {
+        // Swapping takes minutes where the machine's disk is busy.
+        kinds.push("stacked");
+    }
     let kernels = if need::full() { &Kernel::ALL[..] } else { &[Kernel::Own] };
     for (kind, kernel) in kinds.into_iter().flat_map(|kind| kernels.iter().map(move |kernel| (kind, *kernel)))
     {

@@ -5,9 +5,9 @@
 mod rescue;
 
 use halfhour_tests::file_server::{Export, FileServer, PASSWORD, USER};
-use halfhour_tests::lab::{Bus, Firmware, HOST, Hardware, Machine, Server, Share, Start};
+use halfhour_tests::lab::{Bus, Firmware, HOST, Hardware, Machine, Server, Share, Start, Volume};
 use halfhour_tests::person::{ENTER, ESC};
-use halfhour_tests::{MIB, Person, Scratch, judge, medium, recipe};
+use halfhour_tests::{MIB, Person, Scratch, judge, medium, recipe, tool};
 use rescue::{MENU, hardware, is_full, ready, sh, start};
 
 /// Clears what was typed.
@@ -137,9 +137,41 @@ fn a_machine_goes_over_smb_and_nfs_line_by_line() {
     machine.picks_line("Power off");
     machine.expect_power_off();
     let original = Server::look(&scratch, disk);
+    let is_data = |volume: &Volume| volume.role == "data";
+    let system = Server {
+        volumes: original.volumes.iter().filter(|volume| !is_data(volume)).cloned().collect(),
+        ..original.clone()
+    };
     for empty in empty {
-        assert_holds_all(&original, &empty);
+        assert_holds_all(&system, &empty);
+        for volume in original.volumes.iter().filter(|volume| is_data(volume)) {
+            assert_is_skeleton(&scratch, volume, &original.disk, &empty);
+        }
     }
+}
+
+/// A data volume comes back as what it was, with its folders and without its files.
+fn assert_is_skeleton(scratch: &Scratch, volume: &Volume, original: &str, target: &str) {
+    let [before, after] = [(original, "before"), (target, "after")].map(|(disk, name)| {
+        let part = scratch.name(name);
+        judge::extract(disk, volume.start, volume.len, &part);
+        part
+    });
+    let said = |part: &str, question: &str| tool("debugfs", &["-R", question, part]);
+    let same = |line: &&str| {
+        ["Filesystem UUID", "Filesystem features", "Block count", "Inode count"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    };
+    let superblock = |part: &str| {
+        let text = said(part, "show_super_stats -h");
+        text.lines().filter(same).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(superblock(&before), superblock(&after));
+    assert!(said(&before, "ls -p /files").contains("/29/"), "there were files");
+    let left = said(&after, "ls -p /files");
+    assert_eq!(left.lines().filter(|line| !line.is_empty()).count(), 2, "the folder is empty: {left}");
+    tool("e2fsck", &["-f", "-n", &after]);
 }
 
 /// From the menu to a capture of the first disk in a repository that is made for it, and back to the menu.

@@ -185,7 +185,7 @@ pub fn plan(repository: &Repository, manifest: &Manifest, request: &Request) -> 
             return Err(Error::new(ErrorKind::Invalid, what));
         }
     }
-    skeletons::check(&plan, request)?;
+    skeletons::check(repository, manifest, &plan, request)?;
     sets::check(repository, manifest, &mut plan)?;
     if request.scope == Scope::InPlace && request.volumes.is_empty() {
         let unread = manifest.warnings.iter().filter(|warning| warning.starts_with(NO_FSTAB));

@@ -21,7 +21,7 @@ use crate::survey::{Survey, Volume};
 use imager_disk::{Access, Device, LoopDevice, ReadAt, Writing};
 use imager_image::manifest::{self, Problem, Role};
 use imager_units::{Context, Error, ErrorKind, Result, SectorSize};
-use imager_volume::skeleton::{Recipe, Step, recipe};
+use imager_volume::skeleton::{Recipe, Step, recipe, unwritten};
 use imager_volume::{Filesystem, UsedMap, chain};
 use keep::Keep;
 use look::Attached;
@@ -125,7 +125,8 @@ impl Skeletons {
         let device = Device::open(&place.path(), Access::Read, Some(sector))?;
         let filesystem =
             imager_volume::probe(&device)?.ok_or_else(|| Error::corrupt("it is not recognised"))?;
-        let used = imager_volume::used(&device)?;
+        let mut used = imager_volume::used(&device)?;
+        used.extents = used.extents.difference(&unwritten(filesystem.kind, &device)?);
         for difference in wanted.differences(&recipe(filesystem.kind, &device)?) {
             self.warnings.push(format!("volume {}: of the skeleton, {difference}", volume.key));
         }

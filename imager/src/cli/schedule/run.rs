@@ -114,9 +114,10 @@ impl Run<'_> {
             if self.stop.was_asked() || Instant::now() + wait > self.end {
                 return Err(failure);
             }
-            tell::log(4, &format!("{}; trying again in {} s", failure.told(), wait.as_secs()));
+            // Whoever reads that it waits finds that it does in what was saved.
             self.failed(&failure);
             self.say_and_save();
+            tell::log(4, &format!("{}; trying again in {} s", failure.told(), wait.as_secs()));
             self.stop.sleep(wait)?;
             if self.stop.was_asked() {
                 return Err(Error::new(ErrorKind::Cancelled, "interrupted").into());

@@ -7,7 +7,9 @@ use super::superblock::Superblock;
 use crate::bytes::Bytes;
 use imager_units::{Error, Result};
 
+const EXT4_BG_INODE_UNINIT: u16 = 1;
 const EXT4_BG_BLOCK_UNINIT: u16 = 2;
+const EXT4_BG_INODE_ZEROED: u16 = 4;
 const BG_CHECKSUM_OFFSET: usize = 0x1E;
 /// Descriptors longer than this have upper halves.
 const UPPER_OFFSET: usize = 0x20;
@@ -23,6 +25,8 @@ pub(super) struct Group {
     pub(super) free_clusters: u64,
     /// The bitmap was never written: only the group's own structures are used.
     pub(super) block_uninit: bool,
+    /// The inode table has no inode and was never cleared: whoever uses it first does that.
+    pub(super) table_unwritten: bool,
     bitmap_csum: u32,
 }
 
@@ -87,13 +91,16 @@ fn fields(number: u64, desc: &[u8], sb: &Superblock) -> Option<Group> {
         Some(u32::from(upper) << 16 | u32::from(b.le16(lo)?))
     };
     let bg_flags = b.le16(0x12)?;
+    let has_flags = sb.features.has_group_desc_csum();
     Some(Group {
         number,
         block_bitmap: wide(0x00, 0x20)?,
         inode_bitmap: wide(0x04, 0x24)?,
         inode_table: wide(0x08, 0x28)?,
         free_clusters: u64::from(pair(0x0C, 0x2C)?),
-        block_uninit: sb.features.has_group_desc_csum() && bg_flags & EXT4_BG_BLOCK_UNINIT != 0,
+        block_uninit: has_flags && bg_flags & EXT4_BG_BLOCK_UNINIT != 0,
+        table_unwritten: has_flags
+            && bg_flags & (EXT4_BG_INODE_UNINIT | EXT4_BG_INODE_ZEROED) == EXT4_BG_INODE_UNINIT,
         bitmap_csum: pair(0x18, 0x38)?,
     })
 }

@@ -31,6 +31,22 @@ pub(super) fn map(volume: &dyn ReadAt, sb: &Superblock, layout: &Layout) -> Resu
     walk.finish()
 }
 
+/// The inode tables that nobody wrote to since `mkfs` (fs/ext4/ialloc.c, `ext4_init_inode_table`).
+///
+/// # Errors
+/// `Io`; `Corrupt` when a descriptor is wrong.
+pub(super) fn unwritten(volume: &dyn ReadAt, sb: &Superblock, layout: &Layout) -> Result<ExtentSet> {
+    let walk = Walk { volume, sb, layout, used: Gather::default(), free_clusters: 0, bitmaps: Vec::new() };
+    let mut found = ExtentSet::new();
+    for index in 0..layout.desc_blocks {
+        for group in walk.read_groups(index)?.iter().filter(|group| group.table_unwritten) {
+            let [.., (from, to)] = group.structures(layout);
+            found.insert(layout.extent(from, to));
+        }
+    }
+    Ok(found)
+}
+
 struct Walk<'a> {
     volume: &'a dyn ReadAt,
     sb: &'a Superblock,

@@ -51,6 +51,17 @@ impl UsedBlocks for Ext {
     }
 }
 
+/// The inode tables that nobody wrote to since `mkfs`: whoever uses one first clears it.
+///
+/// # Errors
+/// `Io`; `Corrupt` when what says so is wrong.
+pub(crate) fn unwritten(volume: &dyn ReadAt) -> Result<ExtentSet> {
+    let sb = superblock(volume)?.ok_or_else(|| Error::corrupt("there is no ext superblock"))?;
+    sb.check()?;
+    let layout = Layout::new(&sb, volume.geometry().size)?;
+    map::unwritten(volume, &sb, &layout)
+}
+
 fn superblock(volume: &dyn ReadAt) -> Result<Option<Superblock>> {
     let bytes = read_if_inside(volume, SUPERBLOCK_OFFSET, SUPERBLOCK_BYTES)?;
     Ok(bytes.as_deref().and_then(Superblock::parse))

@@ -190,8 +190,8 @@ impl<'a> Super<'a> {
 
     /// What mke2fs takes behind `-E`.
     fn extended(&self) -> Option<Vec<String>> {
-        // What reads as zeros is not written.
-        let mut extended = words(["lazy_itable_init=1", "lazy_journal_init=1"]);
+        // What reads as zeros is not written. What was discarded would count as cleared, and so would have to be put back.
+        let mut extended = words(["lazy_itable_init=1", "lazy_journal_init=1", "nodiscard"]);
         if self.has("resize_inode") {
             extended.extend(self.resize_blocks().map(|blocks| format!("resize={blocks}")));
         }

@@ -11,7 +11,7 @@ mod tests;
 mod xfs;
 
 use imager_disk::ReadAt;
-use imager_units::{Error, Result};
+use imager_units::{Error, ExtentSet, Result};
 use std::collections::BTreeMap;
 
 /// Stands for the device or file among the arguments of a step.
@@ -61,6 +61,18 @@ pub fn recipe(kind: &str, volume: &dyn ReadAt) -> Result<Recipe> {
         "btrfs" => btrfs::recipe(volume),
         "xfs" => xfs::recipe(volume),
         _ => Err(Error::unsupported(format!("no skeleton is made of {kind}"))),
+    }
+}
+
+/// What of a filesystem that was made by a recipe need not be put back: its map has it, since it is the filesystem's, but
+/// nobody reads it before it was written. Inode tables of ext4 would take 16 GiB a TiB.
+///
+/// # Errors
+/// `Corrupt`, `Io`.
+pub fn unwritten(kind: &str, volume: &dyn ReadAt) -> Result<ExtentSet> {
+    match kind {
+        "ext2" | "ext3" | "ext4" => crate::ext::unwritten(volume),
+        _ => Ok(ExtentSet::new()),
     }
 }
 

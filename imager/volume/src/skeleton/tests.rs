@@ -49,7 +49,7 @@ fn every_number_of_a_superblock_is_an_argument() {
         make.arguments.join(" "),
         "-q -F -O none,has_journal,resize_inode,filetype,extent,64bit -b 4096 -I 256 -N 4096 -U \
          11111111-1111-1111-1111-111111111111 -L a label -M  -m 0 -J size=16 -E \
-         lazy_itable_init=1,lazy_journal_init=1,resize=33554432 DEVICE 65536"
+         lazy_itable_init=1,lazy_journal_init=1,nodiscard,resize=33554432 DEVICE 65536"
     );
     assert!(set.input.as_deref().unwrap().starts_with("ssv r_blocks_count 3000\n"));
     assert!(found.differences(&found).is_empty());
