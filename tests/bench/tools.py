@@ -24,7 +24,7 @@ class Imager:
         self._run(["init", *encrypt], self.repository.parent)
 
     def capture(self, disk, *options):
-        return self._run(["capture", disk, "--machine", "bench", *options], self.repository)
+        return self._run(["capture", disk, "--machine", "bench", "--data", "used", *options], self.repository)
 
     def restore(self, target, *options):
         return self._run(["restore", "bench@latest", "--to", target, "--yes", *options], Path(target).parent)

@@ -17,7 +17,7 @@ fn wrong_targets_are_refused_before_the_first_write() {
     let Some(hardware) = Hardware::new(&scratch, "wrong", Firmware::SeaBios) else { return };
     let Some(server) = Server::build(&scratch, &["--small"]) else { return };
     let share = Share::new(&scratch);
-    share.admin.ok(&["capture", &server.disk, "--machine", "server"]);
+    share.admin.ok(&["capture", &server.disk, "--machine", "server", "--data", "used"]);
     let disks = [
         (server.disk.clone(), Bus::Virtio, "OWN"),
         (data_disk(&scratch), Bus::Virtio, "DATA"),

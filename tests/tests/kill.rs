@@ -128,7 +128,7 @@ fn captures_killed_at_any_instant_leave_every_earlier_one_whole() {
     let scratch = Scratch::new();
     let (disk, imager) = (disk(&scratch), scratch.imager());
     let first = scratch.copy(&disk, "first.img");
-    let capture = ["capture", &disk, "--machine", "m"];
+    let capture = ["capture", &disk, "--machine", "m", "--data", "used"];
     imager.ok(&capture);
     change(&disk, 2);
     let mut takes = timed(|| imager.ok(&capture)).1;
@@ -265,7 +265,7 @@ fn restores_killed_at_any_instant_leave_nothing_that_looks_whole_and_is_not() {
     let mut instants = Instants::new("restores");
     let scratch = Scratch::new();
     let (disk, imager) = (disk(&scratch), scratch.imager());
-    imager.ok(&["capture", &disk, "--machine", "m"]);
+    imager.ok(&["capture", &disk, "--machine", "m", "--data", "used"]);
     let used = used(&imager, &disk);
     let target = scratch.name("target.img");
     let restore = ["restore", "m", "--to", &target, "--yes"];
@@ -302,7 +302,7 @@ fn a_bare_metal_restore_killed_at_any_instant_leaves_a_disk_without_a_table() {
     let mut instants = Instants::new("bare metal");
     let scratch = Scratch::new();
     let (disk, imager) = (disk(&scratch), scratch.imager());
-    imager.ok(&["capture", &disk, "--machine", "m"]);
+    imager.ok(&["capture", &disk, "--machine", "m", "--data", "used"]);
     let used = used(&imager, &disk);
     let target = scratch.name("target.img");
     let restore = ["restore", "m", "--bare-metal", "--to", &target, "--yes"];
