@@ -51,6 +51,11 @@ class Partition:
         return self.node or f"UUID={self.identity}"
 
     @property
+    def subvolume(self):
+        """Where in its filesystem the files are, where that is not its top."""
+        return "@rootfs" if self.filesystem == "btrfs" else ""
+
+    @property
     def content(self):
         """Where its filesystem lies, start and size: beside a member's superblock there is room."""
         before = MIB if self.mirror == "1.2" else 0

@@ -30,10 +30,12 @@ def dress(root, layout, seed):
         (root / name).mkdir(parents=True, exist_ok=True)
     kernel = sorted((root / "boot").glob("vmlinuz-*"))[0].name
     version = kernel.removeprefix("vmlinuz-")
+    place = layout.get("root")
+    where = f"root={place.source}" + (f" rootflags=subvol={place.subvolume}" if place.subvolume else "")
     (root / "boot/grub/grub.cfg").write_text(
         "serial --unit=0 --speed=115200\nterminal_input console serial\nterminal_output console serial\n"
         f"set timeout=1\nmenuentry Debian {{\n  search --no-floppy --fs-uuid --set=root {layout.get('boot').identity}\n"
-        f"  linux /{kernel} root={layout.get('root').source} ro {LINE}\n  initrd /initrd.img-{version}\n}}\n")
+        f"  linux /{kernel} {where} ro {LINE}\n  initrd /initrd.img-{version}\n}}\n")
     every_kind_of_file(root / "var/lib/halfhour-lab", random.Random(f"files {seed}"))
 
 
@@ -47,6 +49,8 @@ def fstab(layout):
             order = 1 if part.name == "root" else 2
             if part.filesystem == "xfs":  # as Debian's installer writes it: it has no such option, and is never checked
                 options, order = "defaults", 0
+            if part.subvolume:
+                options, order = f"defaults,subvol={part.subvolume}", 0
             lines.append(f"{part.source} {part.mount} {part.filesystem} {options} 0 {order}")
     return "\n".join(lines) + "\n"
 

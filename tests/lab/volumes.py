@@ -1,4 +1,5 @@
-"""Filesystems made from directory trees, each in a file of its own. Only XFS, whose tools fill none, is mounted for it."""
+"""Filesystems made from directory trees, each in a file of its own. Only XFS and Btrfs are mounted for it:
+the tools of one fill none, those of the other make no subvolume that is filled."""
 
 import os
 import shutil
@@ -16,6 +17,8 @@ def make(part, image, tree):
         make_ext4(part, image, tree)
     elif part.filesystem == "xfs":
         make_xfs(part, image, tree)
+    elif part.filesystem == "btrfs":
+        make_btrfs(part, image, tree)
     elif part.filesystem == "vfat":
         make_vfat(part, image, tree)
     elif part.filesystem == "swap":
@@ -33,6 +36,14 @@ def make_xfs(part, image, tree):
     run("mkfs.xfs", "-q", "-f", "-m", f"uuid={part.identity}", "-L", part.name, image)
     with ageing.mounted(image) as root:
         run("cp", "-a", "--sparse=always", f"{tree}/.", root)
+
+
+def make_btrfs(part, image, tree):
+    """As Debian's installer makes it: the system lies in a subvolume, which only fstab and the kernel's line name."""
+    run("mkfs.btrfs", "-q", "-f", "-U", part.identity, "-L", part.name, image)
+    with ageing.mounted(image) as top:
+        run("btrfs", "subvolume", "create", f"{top}/{part.subvolume}")
+        run("cp", "-a", "--sparse=always", f"{tree}/.", f"{top}/{part.subvolume}")
 
 
 def make_vfat(part, image, tree):

@@ -39,6 +39,28 @@ fn xfs_comes_back(firmware: Firmware, options: &[&str]) {
     assert_eq!(root.map(|root| &root["mode"]), Some(&json!("used")), "{captured}");
 }
 
+/// Its fstab lies in a subvolume, and says which volume holds data.
+#[test]
+fn a_server_with_a_root_of_btrfs_comes_back() {
+    if !is_full() || !need::root() || !need::programs(&["mkfs.btrfs", "btrfs"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(disk) = recipe::server_disk(&scratch, &["--small", "--root", "btrfs"]) else { return };
+    let is_so = "stat -f -c %T / | grep -qx btrfs && findmnt -no OPTIONS / | grep -q subvol=/@rootfs";
+    let story = Story {
+        scratch,
+        firmware: Firmware::Ovmf,
+        disks: vec![disk],
+        data: "/srv",
+        loss: Loss::System,
+        is_so,
+    };
+    let Some(captured) = story.comes_back() else { return };
+    let root = captured["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == "/");
+    assert_eq!(root.map(|root| &root["mode"]), Some(&json!("used")), "{captured}");
+}
+
 #[test]
 fn a_server_on_mirrors_comes_back() {
     mirrors(Loss::System);
