@@ -479,6 +479,13 @@ fn a_volume_of_which_none_can_be_made_is_named_with_the_ways_out() {
     assert!(said.contains("--data used") && said.contains("--role 0=ignore"), "{said}");
     assert_eq!(report["volumes"][0]["mode"], "none");
     imager.ok(&["capture", &image, "--machine", "m", "--role", "0=data", "--data", "used"]);
+    // Whoever had the content until now is told that it is missing.
+    for kind in ["incremental", "full"] {
+        let less =
+            imager.run_json(&["capture", &image, "--machine", "m", "--role", "0=data", "--kind", kind]);
+        let less = less.json()["warnings"].to_string();
+        assert_eq!(less.contains("the capture before this one"), kind == "incremental", "{kind}: {less}");
+    }
     imager.ok(&["capture", &image, "--machine", "m", "--role", "0=ignore"]);
 }
 

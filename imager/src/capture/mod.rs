@@ -21,11 +21,12 @@ use crate::monitor::Monitor;
 use crate::repository::{Repository, object};
 use crate::survey::Survey;
 use blocks::Standing;
-use imager_image::manifest::{Consistency, Header, Kind, Manifest, Schedule};
+use imager_image::manifest::{Consistency, Header, Kind, Manifest, Mode, Schedule};
 use imager_image::{CaptureId, Compression, names};
 use imager_units::{Error, ErrorKind, Result};
 use session::Session;
 use skeleton::Skeletons;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// What to do with data volumes.
@@ -69,6 +70,8 @@ struct Draft {
     parent: Option<Manifest>,
     /// The machine's newest full capture before it.
     full: Option<CaptureId>,
+    /// The volumes of which the capture before it has the content.
+    held: BTreeSet<String>,
     started: Instant,
 }
 
@@ -141,9 +144,12 @@ fn begin(repository: &Repository, options: &Options, is_parent: impl Fn(&Header)
     };
     let lease = serde_json::json!({ "manifest": captures::name_of(&header), "machine": header.machine });
     repository.store().put(&object(names::lease(header.id))?, lease.to_string().as_bytes())?;
+    let held = parent.iter().flat_map(|parent| &parent.volumes);
+    let held = held.filter(|volume| matches!(volume.mode, Mode::Used | Mode::Raw));
+    let held = held.map(|volume| volume.key.clone()).collect();
     let parent = parent.filter(|_| kind != Kind::Full);
     let full = headers.iter().rev().find(|header| header.kind == Kind::Full).map(|full| full.id);
-    Ok(Draft { header, parent, full, started: Instant::now() })
+    Ok(Draft { header, parent, full, held, started: Instant::now() })
 }
 
 /// A machine's name belongs to the hardware of its first capture, so two servers never mix their histories.

@@ -109,6 +109,8 @@ pub(super) fn manifest(
     manifest.volumes.extend(missing);
     manifest.volumes.sort_by_key(|v| (v.disk, v.segments.first().map_or(0, |s| s.start_byte)));
     manifest.not_captured = manifest.volumes.iter().filter_map(not_captured).collect();
+    let given_up = manifest.volumes.iter().filter_map(|volume| given_up(volume, draft)).collect::<Vec<_>>();
+    manifest.warnings.extend(given_up);
     let is_looked_at =
         |volume: &&survey::Volume| skeletons.of(volume).is_some_and(|skeleton| skeleton.is_live);
     let others = survey.volumes.iter().filter(|volume| !is_looked_at(volume));
@@ -121,6 +123,17 @@ pub(super) fn manifest(
     }
     manifest.elapsed_seconds = draft.started.elapsed().as_secs_f64();
     manifest
+}
+
+/// Whoever had the content of a data volume in captures so far may count on it.
+fn given_up(volume: &Volume, draft: &Draft) -> Option<String> {
+    let is_less = matches!(volume.mode, Mode::Skeleton | Mode::None) && draft.held.contains(&volume.key);
+    (is_less && volume.role == Role::Data).then(|| {
+        format!(
+            "volume {}: the capture before this one has what is in its files, this one has not (--data used takes it)",
+            volume.key
+        )
+    })
 }
 
 fn disk(seen: &survey::Disk, remainder: Map, remainder_cost: Cost) -> Disk {

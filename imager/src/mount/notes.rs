@@ -68,7 +68,8 @@ pub(super) fn general(manifest: &Manifest) -> Vec<String> {
     notes.extend(manifest.not_captured.iter().map(|missing| format!("not in the image: {missing}")));
     let problems = manifest.problems.iter();
     notes.extend(problems.map(|problem| {
-        format!("PROBLEM: volume {}: {}; reading there fails", problem.volume, problem.message)
+        let fails = if problem.extents.is_empty() { "" } else { "; reading there fails" };
+        format!("PROBLEM: volume {}: {}{fails}", problem.volume, problem.message)
     }));
     notes
 }

@@ -184,10 +184,11 @@ fn problem(volume: &Volume, message: String) -> Problem {
 
 fn none_made(volume: &Volume, error: &Error) -> Problem {
     let key = &volume.key;
+    let root = if nix::unistd::geteuid().is_root() { "" } else { " (it takes root)" };
     problem(
         volume,
         format!(
-            "no skeleton could be made, so nothing of it is in the image: {}; with --data used what it holds is taken, with \
+            "no skeleton could be made, so nothing of it is in the image: {}{root}; with --data used what it holds is taken, with \
              --role {key}=ignore it is left out",
             chain(error)
         ),
